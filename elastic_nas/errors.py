@@ -1,0 +1,63 @@
+"""Everything this package raises on purpose.
+
+ElasticNasError
+├── ConfigError            a run file, an option or a budget says something we cannot do
+├── UnknownName            no space, device, strategy, task, folder or run of that name
+├── GenotypeError          a genotype of the wrong length, out of range, or unreadable
+├── DataError              images that cannot be read, split or learned from
+├── TableError             a latency table that cannot be trusted
+│   └── MissingEntries     the table lacks blocks of this child
+├── InfeasibleBudget       no child of the space meets the budget
+├── MeasurementRefused     the machine is too busy for an honest figure
+├── CheckpointError        a checkpoint that is damaged, foreign or unsafe
+├── RunFolderError         a run folder that is locked, incomplete or not writable
+└── ExportMismatch         the exported file does not compute what the child computes
+"""
+
+
+class ElasticNasError(Exception):
+    """Base of all errors that a user can cause; the message says what to do."""
+
+
+class ConfigError(ElasticNasError):
+    """A run file, an option or a budget says something we cannot do."""
+
+
+class UnknownName(ElasticNasError):
+    """No space, device, strategy, task, folder or run of that name."""
+
+
+class GenotypeError(ElasticNasError):
+    """A genotype of the wrong length, out of range, or unreadable."""
+
+
+class DataError(ElasticNasError):
+    """Images that cannot be read, split or learned from."""
+
+
+class TableError(ElasticNasError):
+    """A latency table that cannot be trusted."""
+
+
+class MissingEntries(TableError):
+    """The latency table lacks blocks of this child."""
+
+
+class InfeasibleBudget(ElasticNasError):
+    """No child of the space meets the budget."""
+
+
+class MeasurementRefused(ElasticNasError):
+    """The machine is too busy for an honest figure."""
+
+
+class CheckpointError(ElasticNasError):
+    """A checkpoint that is damaged, foreign or unsafe."""
+
+
+class RunFolderError(ElasticNasError):
+    """A run folder that is locked, incomplete or not writable."""
+
+
+class ExportMismatch(ElasticNasError):
+    """The exported file does not compute what the child computes."""

@@ -1,0 +1,1 @@
+"""Children to verified ONNX files."""

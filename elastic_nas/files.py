@@ -1,0 +1,122 @@
+"""Files: atomic writes, strict readers, the lock of a run folder, and where data lies."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from elastic_nas.errors import ElasticNasError, RunFolderError
+
+PACKAGE = Path(__file__).parent
+
+
+def data_folder(name: str) -> Path:
+    """``hardware_profiles`` or ``latency_tables``: inside the wheel, or beside the package.
+
+    A wheel carries both folders inside the package; a checkout and an editable install have them
+    beside it.
+    """
+    inside = PACKAGE / name
+    return inside if inside.is_dir() else PACKAGE.parent / name
+
+
+def user_folder() -> Path:
+    """The per-user data folder; ``ELASTIC_NAS_HOME`` overrides it."""
+    override = os.environ.get("ELASTIC_NAS_HOME")
+    if override:
+        return Path(override)
+    from platformdirs import user_data_path
+
+    return user_data_path("elastic-nas")
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file so that a crash leaves the old content or the new, never a part.
+
+    Raises:
+        RunFolderError: The file cannot be written (no permission, disk full, ...).
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write {path}: {error.strerror or error}. What was there before is untouched; "
+            "free some space or choose another folder, then try again."
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON atomically; NaN and infinite numbers are a defect of ours."""
+    write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, error: type[ElasticNasError] = RunFolderError) -> Any:
+    """The JSON value in a file.
+
+    Raises:
+        ElasticNasError: Of the given class: the file is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as reason:
+        raise error(f"cannot read {path}: {reason.strerror or reason}.") from reason
+    except (ValueError, RecursionError) as reason:
+        raise error(f"{path} is not valid JSON: {reason}.") from reason
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not a number that may stand here")
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run folder's lock, creating the folder where needed.
+
+    Raises:
+        RunFolderError: The folder cannot be made, or another process is writing there.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunFolderError(
+            f"{folder} is in use: another elastic-nas process is writing there. Wait for it, or "
+            "choose another folder with --out."
+        ) from error
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write to {folder}: {error.strerror or error}. Choose another folder with "
+            "--out."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,1 @@
+"""Latency tables: measuring, fitting, predicting, bounding."""

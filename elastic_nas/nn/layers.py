@@ -1,0 +1,158 @@
+"""Elastic layers: one weight of the largest shape; a child reads its corner and its centre.
+
+Weight sharing follows BigNAS (Yu et al., 2020, sec. 3) and Once-for-All (Cai et al., 2020,
+sec. 3.3) without the learned kernel-transform matrices. Each layer narrows its weight in one
+method, which both `forward` and `slice` call. Suffixes of names spell shapes: O, C output and
+input channels, K taps, N batch, H, W.
+"""
+
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NORM_EPS = 1e-5
+
+
+class ElasticConv2d(nn.Module):
+    """A convolution whose width and kernel are arguments of the call; padding kernel // 2."""
+
+    def __init__(
+        self,
+        in_ch: int,
+        out_ch: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        depthwise: bool = False,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.stride, self.depthwise = stride, depthwise
+        fan_in = 1 if depthwise else in_ch
+        fan_out = kernel**2 * (1 if depthwise else out_ch)
+        self.weight_OCKK = nn.Parameter(
+            torch.randn(out_ch, fan_in, kernel, kernel) * sqrt(2.0 / fan_out)
+        )
+        self.bias_O = nn.Parameter(torch.zeros(out_ch)) if bias else None
+
+    def active(self, in_ch: int, out_ch: int, kernel: int) -> tuple[Tensor, Tensor | None]:
+        """The child's view of weight and bias; the only place that knows how to narrow them."""
+        rim = (self.weight_OCKK.shape[-1] - kernel) // 2
+        taps = slice(rim, rim + kernel)
+        weight = self.weight_OCKK[:out_ch, : 1 if self.depthwise else in_ch, taps, taps]
+        return weight, None if self.bias_O is None else self.bias_O[:out_ch]
+
+    def forward(self, x_NCHW: Tensor, out_ch: int, kernel: int = 1) -> Tensor:
+        """(N, C, H, W) to (N, out_ch, H', W'), reading the first C input channels."""
+        in_ch = x_NCHW.shape[1]
+        weight, bias = self.active(in_ch, out_ch, kernel)
+        groups = in_ch if self.depthwise else 1
+        return F.conv2d(x_NCHW, weight, bias, self.stride, kernel // 2, groups=groups)
+
+    def slice(self, in_ch: int, out_ch: int, kernel: int = 1) -> nn.Conv2d:
+        """An ordinary convolution that computes the same thing on its own weight."""
+        weight, bias = self.active(in_ch, out_ch, kernel)
+        conv = plain_conv(
+            in_ch,
+            out_ch,
+            kernel,
+            self.stride,
+            depthwise=self.depthwise,
+            bias=bias is not None,
+        )
+        with torch.no_grad():
+            conv.weight.copy_(weight)
+            if bias is not None and conv.bias is not None:
+                conv.bias.copy_(bias)
+        return conv
+
+
+def plain_conv(
+    in_ch: int,
+    out_ch: int,
+    kernel: int = 1,
+    stride: int = 1,
+    *,
+    depthwise: bool = False,
+    bias: bool = False,
+) -> nn.Conv2d:
+    """The ordinary convolution that an `ElasticConv2d` narrows to."""
+    groups = in_ch if depthwise else 1
+    return nn.Conv2d(in_ch, out_ch, kernel, stride, kernel // 2, groups=groups, bias=bias)
+
+
+class ElasticBatchNorm2d(nn.Module):
+    """Batch norm on batch statistics only, over as many channels as it is given.
+
+    It keeps no running statistics at all: each child would need its own. A sliced child gets an
+    ordinary `nn.BatchNorm2d`, to be calibrated.
+    """
+
+    def __init__(self, channels: int, *, zero_init: bool = False) -> None:
+        super().__init__()
+        self.weight_C = nn.Parameter(torch.zeros(channels) if zero_init else torch.ones(channels))
+        self.bias_C = nn.Parameter(torch.zeros(channels))
+
+    def active(self, channels: int) -> tuple[Tensor, Tensor]:
+        """The child's view of weight and bias."""
+        return self.weight_C[:channels], self.bias_C[:channels]
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Same shape as the input."""
+        weight, bias = self.active(x_NCHW.shape[1])
+        return F.batch_norm(x_NCHW, None, None, weight, bias, training=True, eps=NORM_EPS)
+
+    def slice(self, channels: int) -> nn.BatchNorm2d:
+        """An ordinary batch norm with the same weight and bias and fresh statistics."""
+        norm = nn.BatchNorm2d(channels, eps=NORM_EPS)
+        with torch.no_grad():
+            for own, shared in zip((norm.weight, norm.bias), self.active(channels), strict=True):
+                own.copy_(shared)
+        return norm
+
+
+class ElasticLinear(nn.Module):
+    """A linear layer that reads as many input features as it is given."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.weight_OC = nn.Parameter(torch.randn(out_features, in_features) * 0.01)
+        self.bias_O = nn.Parameter(torch.zeros(out_features))
+
+    def active(self, in_features: int) -> Tensor:
+        """The child's view of the weight."""
+        return self.weight_OC[:, :in_features]
+
+    def forward(self, x_NC: Tensor) -> Tensor:
+        """(N, C) to (N, out_features)."""
+        return F.linear(x_NC, self.active(x_NC.shape[1]), self.bias_O)
+
+    def slice(self, in_features: int) -> nn.Linear:
+        """An ordinary linear layer that computes the same thing on its own weight."""
+        linear = nn.Linear(in_features, self.bias_O.shape[0])
+        with torch.no_grad():
+            linear.weight.copy_(self.active(in_features))
+            linear.bias.copy_(self.bias_O)
+        return linear
+
+
+def activate(x: Tensor, kind: str) -> Tensor:
+    """The activation of that name: relu, hswish, swish, sigmoid or hsigmoid.
+
+    Raises:
+        ValueError: There is no such activation.
+    """
+    match kind:
+        case "relu":
+            return F.relu(x)
+        case "hswish":
+            return F.hardswish(x)
+        case "swish":
+            return F.silu(x)
+        case "sigmoid":
+            return torch.sigmoid(x)
+        case "hsigmoid":
+            return F.hardsigmoid(x)
+    raise ValueError(f"no activation called {kind!r}")

@@ -1,0 +1,95 @@
+"""The supernet: shared weights for every child, the child being an argument of the call."""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from elastic_nas.genotype import Genotype
+from elastic_nas.nn.child import Child
+from elastic_nas.specs import BlockSpec, Unit
+
+
+def resize(x_NCHW: Tensor, resolution: int) -> Tensor:
+    """Square images at another resolution: bilinear with antialiasing, as Pillow resizes."""
+    if x_NCHW.shape[-1] == resolution:
+        return x_NCHW
+    return F.interpolate(
+        x_NCHW, (resolution, resolution), mode="bilinear", align_corners=False, antialias=True
+    )
+
+
+class Supernet(nn.Module):
+    """One elastic module per unit.
+
+    Args:
+        units: The positions of the network, in order.
+        seed: Of the initial weights; the global generator is left alone.
+    """
+
+    def __init__(self, units: Sequence[Unit], seed: int = 0) -> None:
+        super().__init__()
+        self.units = tuple(units)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.blocks = nn.ModuleDict(
+                {unit.name.replace(".", "_"): _elastic(list(unit.specs())) for unit in self.units}
+            )
+
+    def _active(self, genotype: Genotype) -> list[tuple[str, nn.Module, BlockSpec]]:
+        """Name, elastic module and spec of each block that this child has."""
+        rows = zip(self.units, self.blocks.values(), strict=True)
+        specs = ((unit.name, module, unit.spec(genotype)) for unit, module in rows)
+        return [(name, module, spec) for name, module, spec in specs if spec is not None]
+
+    def forward(
+        self,
+        x_NCHW: Tensor,
+        genotype: Genotype,
+        *,
+        dropout: float = 0.0,
+        drop_connect: float = 0.0,
+    ) -> Tensor:
+        """Logits (N, classes) of one child, on batch statistics.
+
+        Args:
+            x_NCHW: Normalised images, square, of any size; resized to the child's resolution.
+            genotype: The child.
+            dropout: Rate before the classifier.
+            drop_connect: Rate of the last residual block; it grows linearly from 0 with depth.
+        """
+        active = self._active(genotype)
+        x = resize(x_NCHW, active[0][2].input_shape[-1])
+        for position, (_, module, spec) in enumerate(active):
+            options: dict[str, Any] = {}
+            if spec.kind == "mbconv" and drop_connect:
+                options["drop_connect"] = drop_connect * position / len(active)
+            elif spec.kind == "classifier" and dropout:
+                options["dropout"] = dropout
+            x = module(x, spec, **options)
+        return x
+
+    def slice(self, genotype: Genotype) -> Child:
+        """The child as plain modules with its own weights; its norms await calibration."""
+        rows = self._active(genotype)
+        return Child({name: module.slice(spec) for name, module, spec in rows})  # type: ignore[operator]
+
+
+def _elastic(specs: list[BlockSpec]) -> nn.Module:
+    """The elastic module for the specs that can stand at one position, all of one kind."""
+    module: nn.Module = _module_of(specs[0].kind).Elastic(specs)
+    return module
+
+
+def plain(spec: BlockSpec) -> nn.Module:
+    """The plain module that `spec` describes, freshly initialised."""
+    module: nn.Module = _module_of(spec.kind).Plain(spec)
+    return module
+
+
+def _module_of(kind: str) -> Any:
+    """The file that holds all that is known of a block kind: ``elastic_nas/nn/<kind>.py``."""
+    return importlib.import_module(f"elastic_nas.nn.{kind}")

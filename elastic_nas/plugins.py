@@ -1,0 +1,114 @@
+"""Plugins by file name: `elastic_nas/<kind>/<name>.py`, or a path to a file of the same form.
+
+There is no registry: a file is a plugin by lying in the folder of its kind.
+"""
+
+import importlib
+import importlib.util
+import pkgutil
+from dataclasses import MISSING, fields
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import yaml
+
+from elastic_nas.errors import ConfigError, UnknownName
+
+CLASS_NAMES = {
+    "spaces": "Space",
+    "tasks": "Task",
+    "runtimes": "Runtime",
+    "strategies": "Search",
+}
+"""The one class that a plugin module of each kind offers."""
+
+
+def available(kind: str) -> list[str]:
+    """Names of all plugins of one kind: the public modules of ``elastic_nas/<kind>/``."""
+    package = importlib.import_module(f"elastic_nas.{kind}")
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name[0] != "_")
+
+
+def suggest(name: str, names: list[str]) -> str:
+    """A hint for an error message: the nearest of `names`, or nothing."""
+    near = get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else "."
+
+
+def load(kind: str, name: str) -> ModuleType:
+    """The module ``elastic_nas/<kind>/<name>.py``, or the Python file at path `name`.
+
+    Raises:
+        UnknownName: There is no such plugin or file.
+    """
+    if name.endswith(".py"):
+        return _load_file(kind, Path(name))
+    names = available(kind)
+    if name not in names:
+        noun = CLASS_NAMES[kind].lower() if kind != "strategies" else "strategy"
+        raise UnknownName(
+            f"no {noun} called {name!r}{suggest(name, names)}\n"
+            f"Available {kind}: {', '.join(names)}; a path to a .py file works too."
+        )
+    return importlib.import_module(f"elastic_nas.{kind}.{name}")
+
+
+def _load_file(kind: str, path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UnknownName(f"no file {str(path)!r} to load a plugin of kind {kind!r} from.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UnknownName(f"{str(path)!r} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(f"{str(path)!r} fails when imported: {error!r}") from error
+    return module
+
+
+def create(kind: str, text: str, **arguments: Any) -> Any:
+    """The plugin object that `text` names, with its options: ``tiny:size=32,activation=hswish``.
+
+    `arguments` are passed on as they are (a strategy's dims and generator, say).
+
+    Raises:
+        UnknownName: There is no such plugin.
+        ConfigError: An option is unknown, of the wrong type, or out of range.
+    """
+    name, _, options = text.partition(":")
+    module = load(kind, name)
+    cls = getattr(module, CLASS_NAMES[kind], None)
+    if cls is None:
+        raise ConfigError(f"{name!r} defines no class {CLASS_NAMES[kind]!r}.")
+    return cls(**arguments, **_parse_options(cls, name, options))
+
+
+def _parse_options(cls: type, name: str, text: str) -> dict[str, Any]:
+    known = {f.name: f.default for f in fields(cls) if f.init and f.default is not MISSING}
+    parsed: dict[str, Any] = {}
+    for part in filter(None, text.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or key not in known:
+            raise ConfigError(
+                f"{name!r} has no option {part!r}{suggest(key, list(known))}\n"
+                f"Options: {', '.join(f'{k}={v}' for k, v in known.items()) or 'none'}."
+            )
+        parsed[key] = _typed(value, known[key], f"option {key!r} of {name!r}")
+    return parsed
+
+
+def _typed(text: str, default: Any, where: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    if isinstance(default, str):
+        return text
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if type(value) is not type(default):
+        raise ConfigError(f"{where} must be of type {type(default).__name__}, got {text!r}.")
+    return value

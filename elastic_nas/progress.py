@@ -1,0 +1,87 @@
+"""Progress of long work on standard error: a bar on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Tracker:
+    """What the work tells: how far it is, and a note."""
+
+    def __init__(self, title: str, total: int, done: int) -> None:
+        self.title, self.total, self.done = title, total, done
+        self._first, self._started, self._printed = done, time.monotonic(), 0.0
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Say that `steps` more steps are done."""
+        self.done += steps
+        self._show(note)
+
+    def _show(self, note: str) -> None:
+        now = time.monotonic()
+        if now - self._printed >= SECONDS_BETWEEN_LINES or self.done >= self.total:
+            self._printed = now
+            print(f"{self.title}: {self.line()} {note}".rstrip(), file=sys.stderr, flush=True)
+
+    def line(self) -> str:
+        """``12/40, 3.1/s, 0:09 left``."""
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        rate = (self.done - self._first) / seconds
+        left = f"{clock((self.total - self.done) / rate)} left" if rate > 0 else "-:-- left"
+        return f"{self.done}/{self.total}, {rate:.3g}/s, {left}"
+
+
+class _Bar(Tracker):
+    """The same on a terminal, through rich."""
+
+    def __enter__(self) -> "_Bar":
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(30),
+            TextColumn("{task.fields[line]}"),
+        )
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._task = self._progress.add_task(self.title, total=self.total, line="")
+        self._progress.start()
+        return self
+
+    def _show(self, note: str) -> None:
+        line = f"{self.line()} {note}".rstrip()
+        self._progress.update(self._task, completed=self.done, line=line)
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+
+@contextmanager
+def track(title: str, total: int, done: int = 0) -> Iterator[Tracker]:
+    """Show the progress of `total` steps while the block runs.
+
+    Args:
+        title: What is being done.
+        total: Number of steps.
+        done: Steps that an earlier run did already.
+    """
+    if sys.stderr.isatty():
+        with _Bar(title, total, done) as bar:
+            yield bar
+    else:
+        yield Tracker(title, total, done)
+
+
+def say(message: str) -> None:
+    """One line for the person who waits, on standard error."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """``1:02:03`` or ``2:03``."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

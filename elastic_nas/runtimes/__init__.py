@@ -1,0 +1,1 @@
+"""Runtimes, one file each: prepare a model file, run it."""

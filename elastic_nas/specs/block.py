@@ -1,0 +1,93 @@
+"""What every block spec offers: shapes, costs, and a key for the latency table."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Self
+
+from elastic_nas.errors import TableError
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a block costs at batch 1, counted, not measured.
+
+    Attributes:
+        pointwise_macs: Multiply-accumulates of 1x1 convolutions on maps.
+        depthwise_macs: Of depthwise convolutions.
+        other_macs: Of full convolutions, squeeze-excite and linear layers.
+        params: Learned numbers as trained: weights, norm weights and biases, biases.
+        weights: Numbers in the deployed file, batch norms folded.
+        activation_bytes: fp32 bytes of all tensors that the block's layers write.
+        boundary_bytes: fp32 bytes of the block's input and output.
+    """
+
+    pointwise_macs: int
+    depthwise_macs: int
+    other_macs: int
+    params: int
+    weights: int
+    activation_bytes: int
+    boundary_bytes: int
+
+    @property
+    def macs(self) -> int:
+        """All multiply-accumulates; norms, activations, pooling and adds are not counted."""
+        return self.pointwise_macs + self.depthwise_macs + self.other_macs
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """One block as deployed. Subclasses add fields and say what they cost."""
+
+    kind: ClassVar[str]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input without the batch: (channels, height, width) or (features,)."""
+        raise NotImplementedError(f"{type(self).__name__} has no input_shape")
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the output without the batch."""
+        raise NotImplementedError(f"{type(self).__name__} has no output_shape")
+
+    @property
+    def costs(self) -> Costs:
+        """MACs, parameters and bytes at batch 1."""
+        raise NotImplementedError(f"{type(self).__name__} has no costs")
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """The key of this block's entry in a latency table: its fields as plain values."""
+        return {"kind": self.kind, **asdict(self)}
+
+    def union(self, other: Self) -> Self:
+        """The smallest spec whose shared weights hold both: the larger of each number."""
+        return type(self)(
+            **{f.name: max(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
+        )
+
+
+def spec_kinds() -> dict[str, type[BlockSpec]]:
+    """All block kinds by name."""
+    from elastic_nas.specs import classifier, conv, head, mbconv
+
+    kinds = (conv.ConvSpec, mbconv.MBConvSpec, head.HeadSpec, classifier.ClassifierSpec)
+    return {cls.kind: cls for cls in kinds}
+
+
+def spec_from_key(key: dict[str, Any]) -> BlockSpec:
+    """The spec whose `key` this is.
+
+    Raises:
+        TableError: The kind is unknown, or the fields are not exactly that kind's.
+    """
+    values = dict(key)
+    cls = spec_kinds().get(str(values.pop("kind", None)))
+    if cls is None:
+        raise TableError(f"unknown block kind in {key}; known: {', '.join(spec_kinds())}.")
+    types = {f.name: f.type for f in fields(cls)}
+    if values.keys() != types.keys() or any(type(v) is not types[k] for k, v in values.items()):
+        raise TableError(f"a {cls.kind} block has the fields {', '.join(types)}, not {key}.")
+    return cls(**values)

@@ -1,0 +1,1 @@
+"""Training a supernet, calibrating and evaluating its children."""
