@@ -114,16 +114,16 @@ def _subtree_counts(dims: Dims) -> list[list[int]]:
     """For each dim and each gene, the number of canonical ways to set the genes that need it."""
     counts: list[list[int]] = [[] for _ in dims]
     for position in reversed(range(len(dims))):
-        children = [(c, dim.needs[1]) for c, dim in enumerate(dims) if _needs(dim, position)]
+        children = [
+            (child, dim.needs[1])
+            for child, dim in enumerate(dims)
+            if dim.needs is not None and dim.needs[0] == position
+        ]
         counts[position] = [
             prod(sum(counts[child]) for child, least in children if gene >= least)
             for gene in range(len(dims[position].choices))
         ]
     return counts
-
-
-def _needs(dim: Dim, position: int) -> bool:
-    return dim.needs is not None and dim.needs[0] == position
 
 
 def count(dims: Dims) -> int:

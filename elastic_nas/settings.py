@@ -5,10 +5,11 @@ as published children are listed. Where a space draws kernel and expand per bloc
 entry is the list of its blocks' values.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from elastic_nas.errors import GenotypeError
-from elastic_nas.genotype import Dims, Genotype, canonical, is_active
+from elastic_nas.genotype import Dim, Dims, Genotype, canonical, is_active
 
 KEYS = ("resolution", "width", "kernel", "expand", "depth")
 
@@ -42,31 +43,35 @@ def from_settings(dims: Dims, settings: Any) -> Genotype:
     lists = {key: settings[key] for key in KEYS if key != "resolution"}
     if any(not isinstance(values, list) for values in lists.values()):
         raise GenotypeError("width, kernel, expand and depth must be lists, one entry per stage.")
-    used = dict.fromkeys(lists, 0)
-    genes: list[int] = []
+    queues = {key: iter(_flat(dims, key, values)) for key, values in lists.items()}
+    queues["resolution"] = iter([settings["resolution"]])
+    genes = (_gene(dim, next(queues[_address(dim.name)[0]], None)) for dim in dims)
+    genotype = canonical(dims, tuple(genes))
+    spelled = to_settings(dims, genotype)
+    for key, values in settings.items():
+        if values != spelled[key]:
+            raise GenotypeError(
+                f"{key} {values} does not fit the depths {settings['depth']}: one entry per stage, "
+                f"and per block of it where blocks differ, as in {spelled[key]}."
+            )
+    return genotype
+
+
+def _flat(dims: Dims, key: str, values: list[Any]) -> Iterator[Any]:
+    """The value of each dim under `key`, in order; a block beyond the depth has the first."""
+    stages = iter(values)
+    stage: Any = None
     for dim in dims:
-        key, block = _address(dim.name)
-        if key == "resolution":
-            genes.append(_gene(dim.name, dim.choices, settings["resolution"]))
+        own, block = _address(dim.name)
+        if own != key:
             continue
         if block is None or block == 1:
-            used[key] += 1
-        value = lists[key][used[key] - 1] if used[key] <= len(lists[key]) else None
-        if block is not None:
-            blocks = value if isinstance(value, list) else []
-            # Blocks beyond the depth have no entry; their genes change nothing.
-            value = blocks[block - 1] if block <= len(blocks) else dim.choices[0]
-        genes.append(_gene(dim.name, dim.choices, value))
-    for key, values in lists.items():
-        if len(values) != used[key]:
-            raise GenotypeError(f"{key} needs {used[key]} entries, got {len(values)}.")
-    genotype = canonical(dims, tuple(genes))
-    if to_settings(dims, genotype) != settings:
-        raise GenotypeError(
-            "the settings do not fit the depths: give kernel and expand for exactly the blocks "
-            f"that exist, as in {to_settings(dims, genotype)}."
-        )
-    return genotype
+            stage = next(stages, None)
+        if block is None:
+            yield stage
+        else:
+            blocks = stage if isinstance(stage, list) else []
+            yield blocks[block - 1] if block <= len(blocks) else dim.choices[0]
 
 
 def _address(name: str) -> tuple[str, int | None]:
@@ -76,7 +81,8 @@ def _address(name: str) -> tuple[str, int | None]:
     return parts[-1], block
 
 
-def _gene(name: str, choices: tuple[int, ...], value: object) -> int:
-    if type(value) is not int or value not in choices:
-        raise GenotypeError(f"{name} must be one of {', '.join(map(str, choices))}; got {value!r}.")
-    return choices.index(value)
+def _gene(dim: Dim, value: object) -> int:
+    if type(value) is not int or value not in dim.choices:
+        choices = ", ".join(map(str, dim.choices))
+        raise GenotypeError(f"{dim.name} must be one of {choices}; got {value!r}.")
+    return dim.choices.index(value)

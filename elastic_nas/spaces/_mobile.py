@@ -113,16 +113,15 @@ def _rows(trunk: Trunk) -> Iterator[_Row]:
         return ConvSpec(resolution, resolution, 3, width, 3, trunk.stem_stride, trunk.activation)
 
     yield "stem", ("resolution", "stem.width"), stem
-    strides, before = (trunk.stem_stride,), "stem.width"
+    strides: tuple[int, ...] = (trunk.stem_stride,)
+    before = "stem.width"
     for number, stage in enumerate(trunk.stages, 1):
         name = f"stage{number}"
         for block in range(1, stage.depths[-1] + 1):
             prefix = f"{name}.block{block}" if trunk.per_block else name
-            shared = (f"{name}.width", f"{name}.depth", f"{prefix}.kernel", f"{prefix}.expand")
-            if block == 1:
-                genes, build = ("resolution", before, *shared), _mbconv(trunk, stage, strides, 1)
-            else:
-                genes, build = ("resolution", *shared), _mbconv(trunk, stage, strides, block)
+            own = (f"{name}.width", f"{name}.depth", f"{prefix}.kernel", f"{prefix}.expand")
+            genes = ("resolution", before, *own) if block == 1 else ("resolution", *own)
+            build = _mbconv(trunk, stage, strides, block)
             yield f"{name}.block{block}", genes, build
             strides = (*strides, stage.stride if block == 1 else 1)
         before = f"{name}.width"
