@@ -9,6 +9,7 @@ ElasticNasError
 │   └── MissingEntries     the table lacks blocks of this child
 ├── InfeasibleBudget       no child of the space meets the budget
 ├── MeasurementRefused     the machine is too busy for an honest figure
+├── TrainingDiverged       the loss is no number any more
 ├── CheckpointError        a checkpoint that is damaged, foreign or unsafe
 ├── RunFolderError         a run folder that is locked, incomplete or not writable
 └── ExportMismatch         the exported file does not compute what the child computes
@@ -61,3 +62,7 @@ class RunFolderError(ElasticNasError):
 
 class ExportMismatch(ElasticNasError):
     """The exported file does not compute what the child computes."""
+
+
+class TrainingDiverged(ElasticNasError):
+    """The loss is no number any more."""

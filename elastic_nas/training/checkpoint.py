@@ -1,0 +1,135 @@
+"""Checkpoints: weights and optimiser state in one safetensors file with JSON metadata.
+
+No pickle anywhere: a file that is not safetensors is refused before anything of it is used.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from elastic_nas._version import __version__
+from elastic_nas.errors import CheckpointError
+from elastic_nas.files import write_atomic
+from elastic_nas.network import Network
+from elastic_nas.nn.supernet import Supernet
+
+FILE_NAME = "supernet.safetensors"
+SCHEMA = "elastic-supernet/1"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the training is: steps done, and of how many."""
+
+    step: int
+    steps: int
+
+
+def save_checkpoint(
+    path: Path, network: Network, supernet: Supernet, optimizer: torch.optim.Optimizer, at: Progress
+) -> None:
+    """Write weights, optimiser state and what they belong to, atomically.
+
+    Raises:
+        RunFolderError: The file cannot be written; the previous one is untouched.
+    """
+    tensors = {f"weights.{name}": tensor for name, tensor in supernet.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        for key, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{key}"] = value
+    metadata = {
+        "schema": SCHEMA,
+        "space": network.space_name,
+        "identity": network.identity,
+        "classes": network.classes,
+        "version": __version__,
+        "torch": torch.__version__,
+        **asdict(at),
+    }
+    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomic(path, save(flat, {"elastic_nas": json.dumps(metadata)}))
+
+
+def read_progress(path: Path, network: Network) -> Progress:
+    """How far the training that wrote this checkpoint was.
+
+    Raises:
+        CheckpointError: See `load_checkpoint`.
+    """
+    return _read(path, network)[1]
+
+
+def load_checkpoint(
+    path: Path,
+    network: Network,
+    supernet: Supernet,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> Progress:
+    """Fill supernet and optimiser from a checkpoint.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, no safetensors file, or belongs to another
+            space or number of classes.
+    """
+    tensors, progress = _read(path, network)
+    weights = _part(tensors, "weights.")
+    expected = supernet.state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if shapes != {name: tuple(tensor.shape) for name, tensor in expected.items()}:
+        raise CheckpointError(
+            f"{path} holds other weights than space {network.space_name!r} needs."
+        )
+    supernet.load_state_dict(weights)
+    if optimizer is not None:
+        _load_optimizer(path, optimizer, _part(tensors, "optimizer."))
+    return progress
+
+
+def _load_optimizer(
+    path: Path, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
+) -> None:
+    state: dict[int, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = tensor
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, entry in state.items():
+        buffer = entry.get("momentum_buffer")
+        if index >= len(parameters) or buffer is None or buffer.shape != parameters[index].shape:
+            raise CheckpointError(f"{path} holds another optimiser's state; train anew.")
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+
+
+def _read(path: Path, network: Network) -> tuple[dict[str, Tensor], Progress]:
+    if not path.is_file():
+        raise CheckpointError(
+            f"there is no checkpoint {path}; train first: elastic-nas train --data DIR --out RUN."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get("elastic_nas", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or no checkpoint of elastic_nas ({error}); nothing of it was used. "
+            "Restore it from a copy, or train anew."
+        ) from error
+    if not isinstance(metadata, dict) or metadata.get("schema") != SCHEMA:
+        raise CheckpointError(f"{path} is no checkpoint of elastic_nas (schema {SCHEMA}).")
+    if (metadata["identity"], metadata["classes"]) != (network.identity, network.classes):
+        raise CheckpointError(
+            f"{path} was trained for space {metadata['space']!r} with {metadata['classes']} "
+            f"classes, not for {network.space_name!r} with {network.classes}."
+        )
+    return tensors, Progress(int(metadata["step"]), int(metadata["steps"]))

@@ -1,0 +1,82 @@
+"""Children judged on real images: slice, calibrate, evaluate, on cached data."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from elastic_nas.data.dataset import Dataset, Split
+from elastic_nas.genotype import Genotype
+from elastic_nas.network import Network
+from elastic_nas.nn.child import Child
+from elastic_nas.nn.supernet import Supernet
+from elastic_nas.training.calibration import calibrate
+from elastic_nas.training.step import normalise
+
+BATCH = 256
+
+
+class Judge:
+    """Slices, calibrates and evaluates children of one supernet, always on the same images.
+
+    Args:
+        network: The description.
+        supernet: The trained weights.
+        data: Calibration draws on its training split, candidates are judged on its
+            search-validation split; both through the deployed preprocessing.
+        calibration_images: Number of training images, a fixed random choice.
+        validation_images: At most so many search-validation images.
+        device: Where to compute.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        supernet: Supernet,
+        data: Dataset,
+        *,
+        calibration_images: int,
+        validation_images: int,
+        device: torch.device,
+    ) -> None:
+        self._network, self._data, self._device = network, data, device
+        self._supernet = supernet.to(device)
+        self.calibration = some(data.train, calibration_images)
+        self.validation = some(data.validation, validation_images)
+
+    def child(self, genotype: Genotype, calibration: Split | None = None) -> Child:
+        """The child, sliced and calibrated, in evaluation mode."""
+        child = self._supernet.slice(genotype).to(self._device, memory_format=torch.channels_last)
+        split = self.calibration if calibration is None else calibration
+        calibrate(child, (x for x, _ in self._batches(split, child.resolution)))
+        return child
+
+    def evaluate(self, genotype: Genotype) -> float:
+        """Accuracy in 0-1 of the calibrated child on the search-validation split."""
+        return self.accuracy(self.child(genotype), self.validation)
+
+    def accuracy(self, child: Child, split: Split) -> float:
+        """Share of right answers of a calibrated child on a split."""
+        correct = self._network.task.correct
+        with torch.inference_mode():
+            batches = self._batches(split, child.resolution)
+            right = sum(int(correct(child(x), labels).sum()) for x, labels in batches)
+        return right / len(split)
+
+    def _batches(self, split: Split, resolution: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised images and labels, through the deployed preprocessing."""
+        preprocess = self._data.preprocess
+        pixels = split.deployed(preprocess, resolution)
+        for start in range(0, len(split), BATCH):
+            x = torch.from_numpy(pixels[start : start + BATCH]).to(self._device)
+            labels = torch.from_numpy(split.labels[start : start + BATCH]).to(self._device)
+            yield normalise(x, preprocess.mean, preprocess.std), labels
+
+
+def some(split: Split, n: int) -> Split:
+    """`n` images of a split, always the same ones; all of it where it has no more."""
+    if len(split) <= n:
+        return split
+    chosen = np.random.default_rng(0).choice(len(split), n, replace=False)
+    return split.subset(np.sort(chosen))
