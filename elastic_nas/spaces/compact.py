@@ -31,16 +31,16 @@ class Space(MobileSpace):
         kernels, expands = (3, 5), (3, 4, 6)
         return Trunk(
             resolutions=(self.size - 32, self.size - 16, self.size),
-            stem=(16,),
+            stem=(16, 24),
             stem_stride=2,
             stages=(
-                Stage(1, (16,), (1,), (3,), (1,), se=False),
-                Stage(2, (16, 24), (1, 2, 3), kernels, expands, se=False),
-                Stage(2, (24, 32), (1, 2, 3), kernels, expands, se=True),
-                Stage(2, (48, 64), (1, 2, 3), kernels, expands, se=True),
-                Stage(2, (80, 96), (1, 2), kernels, expands, se=True),
+                Stage(1, (16, 24), (1,), (3,), (1,), se=False),
+                Stage(2, (24, 32), (1, 2, 3), kernels, expands, se=False),
+                Stage(2, (40, 48), (1, 2, 3), kernels, expands, se=True),
+                Stage(2, (80, 96), (1, 2, 3, 4), kernels, expands, se=True),
+                Stage(2, (144, 160), (1, 2, 3), kernels, expands, se=True),
             ),
-            head=(320, 480),
+            head=(480, 640),
             head_expand=0,
             per_block=True,
             squeeze_of="expanded",
