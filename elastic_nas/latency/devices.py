@@ -1,0 +1,197 @@
+"""Hardware profiles: what a device is, how it is measured, and where its table lies."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from elastic_nas.errors import ConfigError, TableError, UnknownName
+from elastic_nas.files import data_folder, user_folder
+from elastic_nas.plugins import suggest
+
+MAX_BYTES = 65_536
+MAX_THREADS = 1024
+PRECISIONS = ("fp32",)
+
+_FIELDS: dict[str, type] = {
+    "name": str,
+    "description": str,
+    "runtime": str,
+    "threads": int,
+    "precision": str,
+    "generic": bool,
+}
+_CPU_FIELDS: dict[str, type] = {"arch": str, "name": str, "flags": list}
+
+
+@dataclass(frozen=True)
+class Device:
+    """One way to run networks on one kind of machine.
+
+    Attributes:
+        name: The profile's file name without ``.yaml``.
+        description: One line for people.
+        runtime: A module of ``elastic_nas/runtimes/``, or a path.
+        threads: Threads that the runtime may use.
+        precision: ``fp32``.
+        generic: Whether it stands for whatever machine this is, so that no table can ship.
+        cpu: For a specific device: ``arch``, part of the CPU's ``name``, vector ``flags`` it has.
+    """
+
+    name: str
+    description: str
+    runtime: str
+    threads: int
+    precision: str
+    generic: bool
+    cpu: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def mismatch(self, environment: Mapping[str, Any]) -> str:
+        """Why a machine is not this device, or nothing.
+
+        Args:
+            environment: Of the machine, as `measure.environment` tells it.
+        """
+        if environment["arch"] != self.cpu.get("arch", environment["arch"]):
+            return f"it has an {self.cpu['arch']} CPU, this machine an {environment['arch']} one"
+        if self.cpu.get("name", "") not in environment["cpu"]:
+            return f"its CPU is {self.cpu['name']!r}, this machine's {environment['cpu']!r}"
+        lacking = sorted(set(self.cpu.get("flags", ())) - set(environment["flags"]))
+        return f"this machine's CPU lacks {', '.join(lacking)}" if lacking else ""
+
+
+def device_names() -> list[str]:
+    """Names of the shipped profiles and of those in the user's folder."""
+    folders = (data_folder("hardware_profiles"), user_folder() / "hardware_profiles")
+    return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+
+
+def load_device(name_or_path: str) -> Device:
+    """The device of that name, or of the YAML file at that path.
+
+    Raises:
+        UnknownName: There is no such profile or file.
+        ConfigError: The file is not a valid profile.
+    """
+    if name_or_path.endswith((".yaml", ".yml")):
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise UnknownName(f"no file {name_or_path!r} to read a hardware profile from.")
+        return _read(path)
+    names = device_names()
+    if name_or_path not in names:
+        raise UnknownName(
+            f"no device called {name_or_path!r}{suggest(name_or_path, names)}\n"
+            f"Available devices: {', '.join(names)}; a path to a .yaml file works too."
+        )
+    own = user_folder() / "hardware_profiles" / f"{name_or_path}.yaml"
+    return _read(own if own.is_file() else _shipped("hardware_profiles", f"{name_or_path}.yaml"))
+
+
+def table_places(device: Device, run: Path | None = None) -> list[Path]:
+    """Where the device's table is looked for, first place first.
+
+    Args:
+        device: The device.
+        run: A run folder.
+    """
+    file = f"{device.name}.json"
+    folders = [*([run] if run else []), user_folder()]
+    places = [folder / "latency_tables" / file for folder in folders]
+    return [*places, _shipped("latency_tables", file)]
+
+
+def find_table(device: Device, *, table: Path | None = None, run: Path | None = None) -> Path:
+    """The file of the device's latency table.
+
+    Args:
+        device: The device.
+        table: A file that the user names; it is used or refused, never passed over.
+        run: A run folder, which may hold a table of its own.
+
+    Raises:
+        TableError: There is no table.
+    """
+    if table is not None:
+        if not table.is_file():
+            raise TableError(f"no latency table at {table}: there is no such file.")
+        return table
+    places = table_places(device, run)
+    for place in places:
+        if place.is_file():
+            return place
+    raise TableError(
+        f"no latency table for {device.name!r}. Looked for {', '.join(map(str, places))}.\n"
+        f"Measure this machine: elastic-nas profile {device.name} --space SPACE"
+    )
+
+
+def _shipped(folder: str, file: str) -> Path:
+    return data_folder(folder) / file
+
+
+def _read(path: Path) -> Device:
+    try:
+        data = path.read_bytes()[: MAX_BYTES + 1]
+        if len(data) > MAX_BYTES:
+            raise ConfigError(f"{path} is larger than {MAX_BYTES} bytes: not a hardware profile.")
+        values = yaml.load(data, Loader=_StrictLoader)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}.") from error
+    values = _checked(values, _FIELDS, f"{path}", optional=("cpu",))
+    cpu = _checked(values.pop("cpu", {}), {}, f"cpu of {path}", optional=tuple(_CPU_FIELDS))
+    _check_types(cpu, _CPU_FIELDS, f"cpu of {path}")
+    _check_types(values, _FIELDS, f"{path}")
+    if any(type(flag) is not str for flag in cpu.get("flags", ())):
+        raise ConfigError(f"cpu flags of {path} must be a list of words.")
+    if values["name"] != path.stem:
+        raise ConfigError(f"the name in {path} must be the file's, {path.stem!r}.")
+    if not 1 <= values["threads"] <= MAX_THREADS:
+        raise ConfigError(f"threads of {path} must be 1 to {MAX_THREADS}.")
+    if values["precision"] not in PRECISIONS:
+        raise ConfigError(f"precision of {path} must be one of {', '.join(PRECISIONS)}.")
+    return Device(**values, cpu=cpu)
+
+
+def _checked(
+    values: Any, needed: Mapping[str, type], where: str, optional: tuple[str, ...]
+) -> dict[str, Any]:
+    """The mapping itself, with all `needed` keys and no unknown one."""
+    known = [*needed, *optional]
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where} must be a mapping with the keys {', '.join(known)}.")
+    for key in values:
+        if key not in known:
+            hint = suggest(str(key), known)
+            raise ConfigError(f"unknown key {key!r} in {where}{hint}\nKeys: {', '.join(known)}.")
+    lacking = [key for key in needed if key not in values]
+    if lacking:
+        raise ConfigError(f"{where} lacks the key {lacking[0]!r}.")
+    return dict(values)
+
+
+def _check_types(values: Mapping[str, Any], types: Mapping[str, type], where: str) -> None:
+    for key, value in values.items():
+        if type(value) is not types[key]:
+            kind = {str: "text", int: "a whole number", bool: "true or false", list: "a list"}
+            raise ConfigError(f"{key} in {where} must be {kind[types[key]]}.")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Plain values only; duplicate keys and aliases are refused."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if isinstance(key, Hashable) and keys.count(key) > 1:
+                raise yaml.YAMLError(f"the key {key!r} stands there twice")
+        return super().construct_mapping(node, deep)

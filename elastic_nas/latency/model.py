@@ -1,0 +1,262 @@
+"""From table and counted costs to milliseconds: what is fitted on whole children, and its bound.
+
+A child's latency is ``w . features + constant`` with non-negative weights, so it is a sum over its
+blocks and stays as quick as a look-up. The sum of isolated blocks alone is biased by what a
+runtime does between them; 20 measured children correct that.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from math import ceil, exp, isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elastic_nas.errors import TableError
+from elastic_nas.specs import BlockSpec
+
+Floats = NDArray[np.float64]
+
+FEATURES = (
+    "table_ms",
+    "pointwise_macs",
+    "depthwise_macs",
+    "other_macs",
+    "activation_bytes",
+    "weight_bytes",
+    "boundary_bytes",
+    "blocks",
+)
+"""Of each block, additive over a child's blocks."""
+
+KINDS: dict[str, tuple[int, ...]] = {
+    "scale": (0,),
+    "affine": (0, len(FEATURES)),
+    "nnls": tuple(range(len(FEATURES) + 1)),
+}
+"""What may be fitted: positions of the features used; the last position is the constant."""
+
+MIN_FOR_ALL = 10
+COVERAGE = 0.95
+MAX_NUMBER = 1e9
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A latency model of one network on one device.
+
+    Attributes:
+        kind: ``scale``, ``affine`` or ``nnls``.
+        features: `FEATURES` and ``constant``.
+        weights: One for each of `features`: ms a unit, 0 where unused.
+        q95: A child drawn at random takes at most this many times its prediction, with 95 %
+            probability; None where too few children were measured to say so.
+        n_fit: Children that the weights were fitted on.
+        n_calibrate: Other children, drawn uniformly, that the figures below were taken on.
+        mape: Mean of ``|predicted - measured| / measured``; None without such children.
+        within_5: Share of children predicted within 5 %.
+        within_10: Share of children predicted within 10 %.
+        kendall_tau: Rank correlation of predicted and measured.
+        noise_floor: How well the measurement agrees with itself; see `measure.noise_floor`.
+    """
+
+    kind: str
+    features: tuple[str, ...]
+    weights: tuple[float, ...]
+    q95: float | None = None
+    n_fit: int = 0
+    n_calibrate: int = 0
+    mape: float | None = None
+    within_5: float | None = None
+    within_10: float | None = None
+    kendall_tau: float | None = None
+    noise_floor: float | None = None
+
+    @property
+    def constant_ms(self) -> float:
+        """What an inference costs beyond its blocks."""
+        return self.weights[-1]
+
+    def block_ms(self, features: tuple[float, ...]) -> float:
+        """What a block with these `block_features` contributes, in ms."""
+        pairs = zip(self.weights[:-1], features, strict=True)
+        return sum(weight * value for weight, value in pairs)
+
+    def predict_ms(self, features: Floats) -> Floats:
+        """Latencies of children with these summed features: (n, 8) to (n,)."""
+        weights = np.asarray(self.weights)
+        predicted: Floats = features @ weights[:-1] + weights[-1]
+        return predicted
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in a latency table."""
+        return {
+            **asdict(self),
+            "features": list(self.features),
+            "weights": list(self.weights),
+        }
+
+    @staticmethod
+    def from_json(values: Any) -> "FittedModel":
+        """The model in a latency table.
+
+        Raises:
+            TableError: A field is missing, unknown, or not a sensible value.
+        """
+        names = [f.name for f in fields(FittedModel)]
+        if not isinstance(values, dict) or set(values) != set(names):
+            raise TableError(f"a fitted model has exactly the fields {', '.join(names)}.")
+        if values["kind"] not in KINDS or values["features"] != [*FEATURES, "constant"]:
+            raise TableError("a fitted model of unknown kind or features.")
+        weights = values["weights"]
+        sound = isinstance(weights, list) and len(weights) == len(FEATURES) + 1
+        if not sound or not all(_is_number(weight) for weight in weights) or not any(weights):
+            raise TableError("weights of a fitted model must be numbers of 0 or more.")
+        if any(type(values[key]) is not int or values[key] < 0 for key in ("n_fit", "n_calibrate")):
+            raise TableError("n_fit and n_calibrate must be whole numbers of 0 or more.")
+        _check_quality(values)
+        return FittedModel(
+            **{**values, "features": tuple(values["features"]), "weights": tuple(weights)}
+        )
+
+
+def _is_number(value: object, least: float = 0.0, most: float = MAX_NUMBER) -> bool:
+    return type(value) in (int, float) and least <= value <= most  # type: ignore[operator]
+
+
+def _check_quality(values: Mapping[str, Any]) -> None:
+    """Refuse impossible figures of merit."""
+    limits = {
+        "q95": (0.01, 100.0),
+        "mape": (0.0, MAX_NUMBER),
+        "within_5": (0.0, 1.0),
+        "within_10": (0.0, 1.0),
+        "kendall_tau": (-1.0, 1.0),
+        "noise_floor": (0.0, 2.0),
+    }
+    for key, (least, most) in limits.items():
+        if values[key] is not None and not _is_number(values[key], least, most):
+            raise TableError(f"{key} of a fitted model must be {least:g} to {most:g}, or null.")
+
+
+def block_features(spec: BlockSpec, table_ms: float) -> tuple[float, ...]:
+    """`FEATURES` of one block, in their units."""
+    costs = spec.costs
+    return (
+        table_ms,
+        costs.pointwise_macs,
+        costs.depthwise_macs,
+        costs.other_macs,
+        costs.activation_bytes,
+        4 * costs.weights,
+        costs.boundary_bytes,
+        1,
+    )
+
+
+def child_features(
+    blocks: tuple[BlockSpec, ...], entry_ms: Callable[[BlockSpec], tuple[float, bool]]
+) -> Floats:
+    """`FEATURES` summed over a child's blocks: (8,)."""
+    rows = [block_features(spec, entry_ms(spec)[0]) for spec in blocks]
+    return np.sum(np.asarray(rows, np.float64), axis=0)
+
+
+def fit(features: Floats, measured_ms: Floats) -> FittedModel:
+    """The model with the least leave-one-out error of those in `KINDS`.
+
+    Args:
+        features: (n, 8) summed features of whole children.
+        measured_ms: (n,) what they take.
+
+    Below 10 children only ``scale`` is tried. Weights minimise the squared *relative* error:
+    rows are divided by the measured time.
+    """
+    x = np.column_stack([features, np.ones(len(features))])
+    kinds = list(KINDS) if len(x) >= MIN_FOR_ALL else ["scale"]
+    kind = min(kinds, key=lambda kind: _leave_one_out(kind, x, measured_ms))
+    weights = _solve(kind, x, measured_ms)
+    return FittedModel(
+        kind=kind,
+        features=(*FEATURES, "constant"),
+        weights=tuple(float(w) for w in weights),
+        n_fit=len(x),
+    )
+
+
+def _solve(kind: str, x: Floats, y: Floats) -> Floats:
+    """Non-negative weights (9,) of least squared relative error; columns scaled to length 1."""
+    from scipy.optimize import nnls
+
+    used = list(KINDS[kind])
+    rows = x[:, used] / y[:, None]
+    scale = np.linalg.norm(rows, axis=0)
+    scale[scale == 0] = 1.0
+    weights = np.zeros(x.shape[1])
+    weights[used] = nnls(rows / scale, np.ones(len(y)))[0] / scale
+    return weights
+
+
+def _leave_one_out(kind: str, x: Floats, y: Floats) -> float:
+    """Mean relative error on each child of a model fitted on all others."""
+    if len(y) < 2:
+        return 0.0
+    keep = ~np.eye(len(y), dtype=bool)
+    predicted = [row @ _solve(kind, x[k], y[k]) for row, k in zip(x, keep, strict=True)]
+    return float(np.mean(np.abs(np.asarray(predicted) / y - 1)))
+
+
+def calibrate(
+    model: FittedModel, features: Floats, measured_ms: Floats, noise_floor: float
+) -> FittedModel:
+    """The model with its bound and its quality, taken on children that it was not fitted on.
+
+    Args:
+        model: A fitted model.
+        features: (n, 8) of children drawn uniformly.
+        measured_ms: (n,) what they take.
+        noise_floor: Of their measurement; NaN if unknown.
+    """
+    if len(measured_ms) == 0:
+        return model
+    predicted = model.predict_ms(features)
+    return replace(
+        model,
+        q95=conformal_bound(measured_ms / predicted),
+        n_calibrate=len(measured_ms),
+        noise_floor=noise_floor if isfinite(noise_floor) else None,
+        **quality(predicted, measured_ms),
+    )
+
+
+def quality(predicted: Floats, measured: Floats) -> dict[str, float]:
+    """``mape``, ``within_5``, ``within_10`` and ``kendall_tau`` of a prediction."""
+    error = np.abs(predicted / measured - 1)
+    return {
+        "mape": float(error.mean()),
+        "within_5": float((error <= 0.05).mean()),
+        "within_10": float((error <= 0.10).mean()),
+        "kendall_tau": kendall_tau(predicted, measured),
+    }
+
+
+def conformal_bound(ratios: Floats) -> float | None:
+    """The factor that 95 % of fresh ratios stay below, or None for fewer than 19 ratios.
+
+    One-sided split-conformal on log(measured / predicted): the ``ceil((n + 1) * 0.95)``-th
+    smallest (Lei et al., 2018, https://arxiv.org/abs/1604.04173, sec. 2.2). It holds for children
+    drawn like the calibration children, on average over calibrations.
+    """
+    scores = np.sort(np.log(ratios))
+    rank = ceil(round((len(scores) + 1) * COVERAGE, 9))
+    return exp(scores[rank - 1]) if rank <= len(scores) else None
+
+
+def kendall_tau(a: Floats, b: Floats) -> float:
+    """Kendall's rank correlation, tau-b; 0 where either is constant."""
+    upper = np.triu_indices(len(a), 1)
+    x = np.sign(a[:, None] - a[None, :])[upper]
+    y = np.sign(b[:, None] - b[None, :])[upper]
+    norm = float(np.sqrt((x**2).sum() * (y**2).sum()))
+    return float((x * y).sum()) / norm if norm else 0.0
