@@ -1,0 +1,235 @@
+"""Finding the images of a folder: class folders alone, or below train/, val/ and test/."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from elastic_nas import progress
+from elastic_nas.data.images import SUFFIXES, find_damage, in_parallel
+from elastic_nas.errors import DataError, UnknownName
+
+PARTS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
+"""Names of folders (in any case) that hold class folders of one split."""
+
+CHECKED_UP_TO = 5000
+"""Images: all files of a folder that is not larger are checked before anything else is done."""
+
+HELP = "A source is 'digits', or a folder with one folder of images for each class."
+
+
+@dataclass(frozen=True)
+class Found:
+    """The images below one folder of class folders, sorted by class, then by name.
+
+    Attributes:
+        classes: Names, sorted.
+        names: Paths below the root of the source, with ``/``.
+        labels: Indices into `classes`.
+        sizes: Of the files, in bytes.
+    """
+
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    labels: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+
+def find(source: str) -> tuple[Path, dict[str, Found]]:
+    """The folder, and what lies in it: under ``all``, or under ``train``, ``val`` and ``test``.
+
+    Raises:
+        UnknownName: There is no such folder.
+        DataError: The folder is no set of classes; classes of its parts differ; files are damaged
+            (found here up to 5,000 images, else when they are read).
+    """
+    root = _existing(source)
+    finder = _Finder(root)
+    parts = {part: finder.classes_in(folder) for part, folder in _parts(root).items()}
+    _check_classes(root, parts)
+    if finder.ignored:
+        progress.say(
+            f"Ignored {finder.ignored:,} entries of {root}: hidden, or no images in a class folder."
+        )
+    _check_files(root, [name for found in parts.values() for name in found.names])
+    return root, parts
+
+
+def _existing(source: str) -> Path:
+    root = Path(source).expanduser()
+    if source and root.is_dir():
+        return root
+    if source and root.exists():
+        raise DataError(
+            f"{source!r} is a file, not a folder; unpack it if it is an archive. {HELP}"
+        )
+    beside = _siblings(root) if source else []
+    near = get_close_matches(root.name, [*beside, "digits"], n=3)
+    named = [name if name == "digits" else str(root.parent / name) for name in near]
+    hint = f"; did you mean {' or '.join(map(repr, named))}?" if near else "."
+    raise UnknownName(f"no folder of images called {source!r}{hint}\n{HELP}")
+
+
+def _siblings(path: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in path.parent.iterdir() if entry.is_dir())
+    except OSError:
+        return []
+
+
+def _listed(folder: Path) -> list[Path]:
+    """The entries of a folder, sorted.
+
+    Raises:
+        DataError: It cannot be listed.
+    """
+    try:
+        return [folder / name for name in sorted(os.listdir(folder))]
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"cannot list the folder {str(folder)!r}: {reason}.") from error
+
+
+def _visible(paths: list[Path]) -> list[Path]:
+    return [path for path in paths if not path.name.startswith(".")]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in _visible(_listed(folder)) if path.is_dir()]
+
+
+class _Finder:
+    """Lists folders below a root, counting what it ignores."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.ignored = root, 0
+
+    def entries(self, folder: Path) -> list[Path]:
+        """Visible entries, sorted."""
+        entries = _listed(folder)
+        visible = _visible(entries)
+        self.ignored += len(entries) - len(visible)
+        return visible
+
+    def classes_in(self, folder: Path) -> Found:
+        """The images in the class folders of `folder`."""
+        entries = self.entries(folder)
+        classes = [path for path in entries if path.is_dir()]
+        flat = [path for path in entries if path.suffix.lower() in SUFFIXES and path.is_file()]
+        if not classes:
+            raise DataError(_no_classes(folder, len(flat), empty=not entries))
+        self.ignored += len(entries) - len(classes)
+        images = [
+            (label, path)
+            for label, class_folder in enumerate(classes)
+            for path in self._nonempty(class_folder)
+        ]
+        names = (path.relative_to(self.root).as_posix() for _, path in images)
+        return Found(
+            tuple(path.name for path in classes),
+            tuple(names),
+            tuple(label for label, _ in images),
+            tuple(_size(path) for _, path in images),
+        )
+
+    def _nonempty(self, class_folder: Path) -> list[Path]:
+        images = list(self._images(class_folder, set()))
+        if not images:
+            raise DataError(
+                f"the class folder {str(class_folder)!r} has no images "
+                f"({', '.join(sorted(SUFFIXES))}). Add some, or remove the folder."
+            )
+        return images
+
+    def _images(self, folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
+        """Images at any depth; each real folder once, so that loops of links end."""
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        for path in self.entries(folder):
+            if path.suffix.lower() in SUFFIXES:  # even if it is a folder or a dead link: damage
+                yield path
+            elif path.is_dir():
+                yield from self._images(path, seen)
+            else:
+                self.ignored += 1
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _no_classes(folder: Path, images: int, empty: bool) -> str:
+    if empty:
+        return f"the folder {str(folder)!r} is empty. {HELP}"
+    if images:
+        return (
+            f"{str(folder)!r} has no class folders: its {images:,} images lie flat. Move them "
+            f"into one folder for each class, named after the class."
+        )
+    return f"{str(folder)!r} has no class folders. {HELP}"
+
+
+def _parts(root: Path) -> dict[str, Path]:
+    """Which folders hold class folders: the root (``all``), or one for each part."""
+    folders = _folders(root)
+    named = [path for path in folders if path.name.lower() in PARTS]
+    # A folder called train that holds no folders may be a class, beside bus and car.
+    if not any(_folders(path) for path in named) and len(named) < len(folders):
+        return {"all": root}
+    parts = {PARTS[path.name.lower()]: path for path in named}
+    if len(parts) < len(named):
+        names = ", ".join(path.name for path in named)
+        raise DataError(f"{str(root)!r} has several folders for one split: {names}. Keep one.")
+    if not parts:
+        return {"all": root}
+    _check_parts(root, parts)
+    return {part: parts[part] for part in sorted(parts, key=["train", "val", "test"].index)}
+
+
+def _check_parts(root: Path, parts: dict[str, Path]) -> None:
+    if "train" not in parts:
+        raise DataError(
+            f"{str(root)!r} has no folder 'train' beside {' and '.join(sorted(parts))}. Add it, or "
+            "put all class folders directly into one folder: it is split for you."
+        )
+    if len(parts) == 1:
+        raise DataError(
+            f"{str(root)!r} has no folder 'test' or 'val' beside 'train'. Add one, or use "
+            f"{str(parts['train'])!r} as the source: it is split for you."
+        )
+
+
+def _check_classes(root: Path, parts: dict[str, Found]) -> None:
+    first, *others = parts
+    expected = parts[first].classes
+    if len(expected) < 2:
+        raise DataError(
+            f"{str(root)!r} has only one class, {expected[0]!r}; a classifier needs at least two."
+        )
+    for other in others:
+        for name in sorted(set(expected) ^ set(parts[other].classes)):
+            there, missing = (first, other) if name in expected else (other, first)
+            raise DataError(
+                f"the class {name!r} is in {there} but not in {missing} of {str(root)!r}. All "
+                "splits need the same class folders."
+            )
+
+
+def _check_files(root: Path, names: list[str]) -> None:
+    if len(names) > CHECKED_UP_TO:
+        return
+    damage = in_parallel(find_damage, [root / name for name in names], "Checking images")
+    broken = [f"  {name!r}: {reason}" for name, reason in zip(names, damage, strict=True) if reason]
+    if broken:
+        more = [f"  and {len(broken) - 5:,} more"] if len(broken) > 5 else []
+        raise DataError(
+            f"{len(broken):,} of {len(names):,} images in {str(root)!r} cannot be read:\n"
+            + "\n".join(broken[:5] + more)
+            + "\nDelete or replace them, then try again."
+        )

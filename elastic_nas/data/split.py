@@ -1,0 +1,141 @@
+"""A split: labelled images that training, search or the final test may look at."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from elastic_nas.data.images import in_parallel, read_image
+from elastic_nas.data.preprocess import Preprocess
+
+CACHE_BYTES = 2_000_000_000
+"""Of deployed images kept in memory by one split."""
+
+
+class Images(Protocol):
+    """Where the images of a split lie."""
+
+    def read(self, index: int) -> Image.Image:
+        """One image, RGB."""
+
+    def identity(self, index: int) -> bytes:
+        """What tells whether it is the same image as before, cheaply."""
+
+
+@dataclass(frozen=True)
+class ArrayImages:
+    """Images in memory: (n, H, W, 3)."""
+
+    pixels_NHWC: NDArray[np.uint8]
+
+    def read(self, index: int) -> Image.Image:
+        return Image.fromarray(self.pixels_NHWC[index])
+
+    def identity(self, index: int) -> bytes:
+        pixels_HWC: NDArray[np.uint8] = self.pixels_NHWC[index]
+        return pixels_HWC.tobytes()
+
+
+@dataclass(frozen=True)
+class FileImages:
+    """Image files below a folder.
+
+    Attributes:
+        root: The folder.
+        names: Paths below it, with ``/``.
+        sizes: Of the files, in bytes.
+    """
+
+    root: Path
+    names: Sequence[str]
+    sizes: Sequence[int]
+
+    def read(self, index: int) -> Image.Image:
+        return read_image(self.root / self.names[index])
+
+    def identity(self, index: int) -> bytes:
+        # Encoded so that names which are not valid UTF-8 have an identity, too.
+        return f"{self.names[index]}\0{self.sizes[index]}".encode(errors="surrogateescape")
+
+
+class Split:
+    """Labelled images.
+
+    Attributes:
+        name: ``train``, ``search-validation`` (never trained on; selects among children) or
+            ``test`` (for finalists only).
+        labels: Class indices, (n,).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        labels: NDArray[np.int64],
+        images: Images,
+        rows: NDArray[np.int64] | None = None,
+    ) -> None:
+        """A split of `images`, or of those whose indices `rows` gives, one for each label."""
+        self.name, self.labels, self._images = name, labels, images
+        self._rows = np.arange(len(labels)) if rows is None else rows
+        self._deployed: dict[tuple[float, int], NDArray[np.uint8]] = {}
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the cache, which a loader's worker has no use for."""
+        return {**self.__dict__, "_deployed": {}}
+
+    def image(self, index: int) -> Image.Image:
+        """One image: RGB, of its own size.
+
+        Raises:
+            DataError: Its file cannot be read.
+        """
+        return self._images.read(int(self._rows[index]))
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex hash of the labels and of each image's pixels, or of its file's name and size."""
+        digest = sha256()
+        for label, row in zip(self.labels, self._rows, strict=True):
+            identity = self._images.identity(int(row))
+            digest.update(b"%d %d\n%b\n" % (label, len(identity), identity))
+        return digest.hexdigest()
+
+    def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> "Split":
+        """The split of these images, in this order, under the same name."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return Split(self.name, self.labels[chosen], self._images, self._rows[chosen])
+
+    def deployed(self, preprocess: Preprocess, resolution: int) -> NDArray[np.uint8]:
+        """All images as deployed: (n, 3, resolution, resolution), 0-255, in the split's order.
+
+        Kept in memory for the next call, up to 2 GB in all: do not write to the array.
+
+        Raises:
+            DataError: A file cannot be read.
+        """
+        key = (preprocess.crop, resolution)
+        if key not in self._deployed:
+            images = self._deploy(preprocess, resolution)
+            if images.nbytes + sum(a.nbytes for a in self._deployed.values()) > CACHE_BYTES:
+                return images
+            self._deployed[key] = images
+        return self._deployed[key]
+
+    def _deploy(self, preprocess: Preprocess, resolution: int) -> NDArray[np.uint8]:
+        images_NCHW = np.empty((len(self), 3, resolution, resolution), dtype=np.uint8)
+
+        def fill(index: int) -> None:
+            pixels_HWC = preprocess.deploy(self.image(index), resolution)
+            images_NCHW[index] = pixels_HWC.transpose(2, 0, 1)
+
+        in_parallel(fill, range(len(self)), f"Resizing {self.name} images to {resolution} px")
+        return images_NCHW
