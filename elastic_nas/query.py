@@ -1,0 +1,177 @@
+"""The answer to "which is the best child under these budgets?", from a history alone.
+
+Nothing is evaluated and nothing heavy is imported: a new budget costs no more than the costs of
+the children that are known.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elastic_nas.budgets import Budgets, Costs, check_feasible, violations
+from elastic_nas.errors import InfeasibleBudget, RunFolderError
+from elastic_nas.genotype import Genotype, format_genotype
+from elastic_nas.intervals import wilson
+from elastic_nas.network import Network
+
+NEAREST = 3
+"""How many children the error names when none keeps the budgets."""
+
+
+class Evaluated(Protocol):
+    """A row of the history."""
+
+    @property
+    def genotype(self) -> Genotype:
+        """Canonical."""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers on the search-validation split, 0 to 1."""
+
+    @property
+    def n(self) -> int:
+        """Number of images that this was measured on."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A child that keeps the budgets.
+
+    Attributes:
+        genotype: Canonical.
+        settings: The genotype spelled out.
+        accuracy: Share of right answers on the search-validation split, 0 to 1.
+        n: Number of images that this was measured on.
+        interval: 95 % Wilson interval of the accuracy, two fractions.
+        predicted_ms: Predicted latency, milliseconds.
+        bound_ms: Bound of the latency, milliseconds: what the budget was held against.
+        params: Number of learned numbers.
+        macs: Multiply-accumulates at batch 1.
+        size_bytes: Bytes of the deployed weights.
+        notes: What weakens the latency figures, e.g. that the table is stale; often empty.
+    """
+
+    genotype: Genotype
+    settings: dict[str, Any]
+    accuracy: float
+    n: int
+    interval: tuple[float, float]
+    predicted_ms: float
+    bound_ms: float
+    params: int
+    macs: int
+    size_bytes: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def promise(self) -> bool:
+        """Whether nothing weakens the latency bound."""
+        return not self.notes
+
+    def plain(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return {**asdict(self), "genotype": format_genotype(self.genotype), "promise": self.promise}
+
+
+def _no_notes(genotype: Genotype) -> tuple[str, ...]:
+    return ()
+
+
+def query(
+    rows: Iterable[Evaluated],
+    network: Network,
+    costs: Costs,
+    budgets: Budgets,
+    notes: Callable[[Genotype], tuple[str, ...]] = _no_notes,
+) -> list[Answer]:
+    """All evaluated children within all budgets, best accuracy first, then lower bound.
+
+    Latency is held against the bound. The next child on the front is the next answer with a
+    lower bound.
+
+    Args:
+        rows: Evaluated children, e.g. those of a history.
+        network: What the children are children of.
+        costs: What children cost on the device.
+        budgets: Upper limits.
+        notes: What weakens the latency figures of a child; called once an answer.
+
+    Raises:
+        RunFolderError: There are no rows.
+        InfeasibleBudget: No row keeps the budgets: because the smallest child does not, or
+            because no such child has been evaluated.
+    """
+    rows = list(rows)
+    if not rows:
+        raise RunFolderError("no child has been evaluated yet: run elastic-nas search first.")
+    genotypes = np.array([row.genotype for row in rows], dtype=np.int64)
+    overruns = violations(costs, budgets, genotypes)
+    inside = np.flatnonzero(overruns == 0)
+    if not len(inside):
+        check_feasible(network.dims, costs, budgets)
+        raise _nothing_near(rows, genotypes, overruns, costs, budgets)
+    accuracy = np.array([row.accuracy for row in rows])[inside]
+    order = inside[np.lexsort((costs.bound_ms(genotypes[inside]), -accuracy))]
+    return _answers([rows[i] for i in order], genotypes[order], network, costs, notes)
+
+
+def _answers(
+    rows: Sequence[Evaluated],
+    genotypes: NDArray[np.int64],
+    network: Network,
+    costs: Costs,
+    notes: Callable[[Genotype], tuple[str, ...]],
+) -> list[Answer]:
+    predicted_ms, bound_ms = costs.predicted_ms(genotypes), costs.bound_ms(genotypes)
+    params, macs = costs.params(genotypes), costs.macs(genotypes)
+    size_bytes = costs.size_bytes(genotypes)
+    return [
+        Answer(
+            genotype=row.genotype,
+            settings=network.settings(row.genotype),
+            accuracy=row.accuracy,
+            n=row.n,
+            interval=wilson(row.accuracy * row.n, row.n),
+            predicted_ms=float(predicted_ms[i]),
+            bound_ms=float(bound_ms[i]),
+            params=round(params[i]),
+            macs=round(macs[i]),
+            size_bytes=round(size_bytes[i]),
+            notes=notes(row.genotype),
+        )
+        for i, row in enumerate(rows)
+    ]
+
+
+def _nothing_near(
+    rows: Sequence[Evaluated],
+    genotypes: NDArray[np.int64],
+    overruns: NDArray[np.float64],
+    costs: Costs,
+    budgets: Budgets,
+) -> InfeasibleBudget:
+    nearest = np.argsort(overruns, kind="stable")[:NEAREST]
+    limits = budgets.limits()
+    columns = [costs.of(kind, genotypes[nearest]) for kind, _ in limits]
+    lines = []
+    for place, i in enumerate(nearest):
+        has = ", ".join(
+            f"{kind.noun} {kind.show(float(column[place]))}"
+            for (kind, _), column in zip(limits, columns, strict=True)
+        )
+        lines.append(
+            f"  {has}, accuracy {rows[i].accuracy:.2%}: {format_genotype(rows[i].genotype)}"
+        )
+    options = " ".join(
+        f"{kind.option} {kind.show(limit).replace(' ', '')}" for kind, limit in limits
+    )
+    return InfeasibleBudget(
+        f"no evaluated child of {len(rows)} keeps {budgets}. The nearest:\n"
+        + "\n".join(lines)
+        + f"\nSmaller children exist: run elastic-nas search {options} to evaluate some, or raise "
+        "the budget."
+    )
