@@ -10,7 +10,6 @@ import glob
 import hashlib
 import os
 import platform
-import subprocess
 from typing import Any, Dict, List  # noqa: UP035
 
 KERNEL_FLAGS = ("sse", "ssse", "avx", "amx", "fma", "f16c", "asimd", "sve", "neon", "bf16", "i8mm")
@@ -105,6 +104,8 @@ def _sysctl(name: str) -> str:
     """macOS's name for a fact; nothing elsewhere."""
     if platform.system() != "Darwin":
         return ""
+    import subprocess
+
     done = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, check=False)
     return done.stdout.strip().lower() if name.endswith("features") else done.stdout.strip()
 

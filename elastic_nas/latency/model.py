@@ -86,8 +86,7 @@ class FittedModel:
     def predict_ms(self, features: Floats) -> Floats:
         """Latencies of children with these summed features: (n, 8) to (n,)."""
         weights = np.asarray(self.weights)
-        predicted: Floats = features @ weights[:-1] + weights[-1]
-        return predicted
+        return np.asarray(features @ weights[:-1] + weights[-1], np.float64)
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in a latency table."""
@@ -160,7 +159,7 @@ def child_features(
 ) -> Floats:
     """`FEATURES` summed over a child's blocks: (8,)."""
     rows = [block_features(spec, entry_ms(spec)[0]) for spec in blocks]
-    return np.sum(np.asarray(rows, np.float64), axis=0)
+    return np.asarray(rows, np.float64).sum(axis=0)
 
 
 def fit(features: Floats, measured_ms: Floats) -> FittedModel:
@@ -221,12 +220,16 @@ def calibrate(
     if len(measured_ms) == 0:
         return model
     predicted = model.predict_ms(features)
+    judged = quality(predicted, measured_ms)
     return replace(
         model,
         q95=conformal_bound(measured_ms / predicted),
         n_calibrate=len(measured_ms),
+        mape=judged["mape"],
+        within_5=judged["within_5"],
+        within_10=judged["within_10"],
+        kendall_tau=judged["kendall_tau"],
         noise_floor=noise_floor if isfinite(noise_floor) else None,
-        **quality(predicted, measured_ms),
     )
 
 

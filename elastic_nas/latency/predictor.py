@@ -1,0 +1,90 @@
+"""Predicted latency of children, millions a second, and the bound that 95 % of them keep."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elastic_nas.additive import AdditiveCost
+from elastic_nas.errors import TableError
+from elastic_nas.latency.model import block_features
+from elastic_nas.latency.table import LatencyTable
+from elastic_nas.specs import BlockSpec
+from elastic_nas.specs.classifier import ClassifierSpec
+
+if TYPE_CHECKING:
+    from elastic_nas.network import Network
+
+Floats = NDArray[np.float64]
+
+
+class Predictor:
+    """A table and its fitted model, for one network.
+
+    Args:
+        network: Whose children are asked for.
+        table: Of the device.
+        stale: Why the table may not hold on this machine, or nothing; see `LatencyTable.stale`.
+
+    Attributes:
+        model: The fitted model.
+        interpolated: Whether the classifier's figures are interpolated.
+        stale: As given.
+
+    Raises:
+        MissingEntries: The table lacks blocks of this network.
+        TableError: It has no fitted model of this network.
+    """
+
+    def __init__(self, network: "Network", table: LatencyTable, *, stale: str = "") -> None:
+        name = table.device["name"]
+        specs = dict.fromkeys(spec for unit in network.units for spec in unit.specs())
+        missing = table.missing(specs)
+        if missing:
+            raise table.missing_error(missing, network.space_name)
+        if network.identity not in table.models:
+            raise TableError(
+                f"the latency table of {name} has no fitted model of {network.space_name}.\n"
+                f"Make one: elastic-nas profile {name} --space {network.space_name}"
+            )
+        self.model = table.models[network.identity]
+        self.stale = stale
+        self.interpolated = any(
+            isinstance(spec, ClassifierSpec) and spec not in table.blocks for spec in specs
+        )
+        self._device, self._space = name, network.space_name
+
+        def contribution_ms(spec: BlockSpec) -> float:
+            return self.model.block_ms(block_features(spec, table.entry_ms(spec)[0]))
+
+        self._cost = AdditiveCost(network, contribution_ms)
+
+    @property
+    def promise(self) -> bool:
+        """Whether `bound_ms` is a promise: a bound was calibrated, on a machine like this one."""
+        return self.model.q95 is not None and not self.stale
+
+    def predict_ms(self, genotypes: NDArray[np.integer]) -> Floats:
+        """Predicted latencies, which half of the children exceed: (n, genes) to (n,), in ms.
+
+        Raises:
+            GenotypeError: The genotypes do not fit the network.
+        """
+        return self._cost(genotypes) + self.model.constant_ms
+
+    def bound_ms(self, genotypes: NDArray[np.integer]) -> Floats:
+        """Latencies that 95 % of random children do not exceed: (n, genes) to (n,), in ms.
+
+        Look at `promise`: where the table is stale, this is an estimate.
+
+        Raises:
+            TableError: Too few children were measured to state a bound.
+            GenotypeError: The genotypes do not fit the network.
+        """
+        if self.model.q95 is None:
+            raise TableError(
+                f"too few children of {self._space} were measured on {self._device} for a bound: "
+                f"{self.model.n_calibrate}, but it takes 19.\n"
+                f"Measure more: elastic-nas profile {self._device} --space {self._space}"
+            )
+        return self.predict_ms(genotypes) * self.model.q95

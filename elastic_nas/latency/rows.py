@@ -1,0 +1,152 @@
+"""Rows of a latency table: the figures of one block or one whole child."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from elastic_nas.errors import TableError
+from elastic_nas.genotype import Genotype
+from elastic_nas.measure import Timing
+from elastic_nas.specs import BlockSpec, spec_from_key
+
+MAX_MS = 1e6
+MAX_DIMENSION = 1_000_000
+MAX_CHOICES = 1000
+ROLES = ("fit", "calibrate", "verify")
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRow:
+    """What a block takes alone; the fields are those of `measure.Timing`, in milliseconds."""
+
+    ms: float
+    p10: float
+    p90: float
+    contended_p90: float
+    n: int
+    accept: float
+
+    @staticmethod
+    def of(timing: Timing) -> "BlockRow":
+        """The row of an accepted timing."""
+        return BlockRow(**_figures(timing))
+
+
+@dataclass(frozen=True, slots=True)
+class ChildRow:
+    """What a whole child takes.
+
+    Attributes:
+        space: `Network.identity`.
+        classes: Outputs of the child that was measured.
+        genotype: The child.
+        role: What it is for: ``fit``, ``calibrate`` or ``verify``.
+        round_ms: Medians of the rounds.
+    """
+
+    space: str
+    classes: int
+    genotype: Genotype
+    role: str
+    ms: float
+    p10: float
+    p90: float
+    contended_p90: float
+    n: int
+    accept: float
+    round_ms: tuple[float, ...]
+
+    @staticmethod
+    def of(space: str, classes: int, genotype: Genotype, role: str, timing: Timing) -> "ChildRow":
+        """The row of an accepted timing."""
+        rounds = tuple(_short(ms) for ms in timing.round_ms)
+        figures = _figures(timing)
+        return ChildRow(space, classes, genotype, role, **figures, round_ms=rounds)
+
+    @property
+    def timing(self) -> Timing:
+        """The timing that the row was made of, as far as it is kept."""
+        return Timing(
+            ms=self.ms,
+            p10=self.p10,
+            p50=self.ms,
+            p90=self.p90,
+            contended_p90=self.contended_p90,
+            n=self.n,
+            accept=self.accept,
+            round_ms=list(self.round_ms),
+        )
+
+
+def _figures(timing: Timing) -> dict[str, Any]:
+    return {
+        "ms": _short(timing.ms),
+        "p10": _short(timing.p10),
+        "p90": _short(timing.p90),
+        "contended_p90": _short(timing.contended_p90),
+        "n": timing.n,
+        "accept": _short(timing.accept),
+    }
+
+
+def _short(value: float) -> float:
+    """Six significant digits: more than any clock gives."""
+    return float(f"{value:.6g}")
+
+
+BLOCK_KEYS = {"key", *(f.name for f in fields(BlockRow))}
+CHILD_KEYS = {f.name for f in fields(ChildRow)}
+
+
+def block_row(row: Any) -> tuple[BlockSpec, BlockRow]:
+    """A block and its figures from their JSON form.
+
+    Raises:
+        TableError: A field is missing, unknown, or not a sensible value.
+    """
+    if not isinstance(row, dict) or row.keys() != BLOCK_KEYS or not isinstance(row["key"], dict):
+        raise TableError(f"a block's row has exactly the fields {', '.join(sorted(BLOCK_KEYS))}.")
+    spec = spec_from_key(row["key"])
+    for value in row["key"].values():
+        if type(value) is int and not 0 <= value <= MAX_DIMENSION:
+            raise TableError(f"a block's key holds {value}, which cannot be.")
+    _check_figures(row)
+    figures = {key: value for key, value in row.items() if key != "key"}
+    return spec, BlockRow(**figures)
+
+
+def child_row(row: Any) -> ChildRow:
+    """A child's row from its JSON form.
+
+    Raises:
+        TableError: A field is missing, unknown, or not a sensible value.
+    """
+    if not isinstance(row, dict) or row.keys() != CHILD_KEYS:
+        raise TableError(f"a child's row has exactly the fields {', '.join(sorted(CHILD_KEYS))}.")
+    genotype, rounds = row["genotype"], row["round_ms"]
+    if not isinstance(genotype, list) or not isinstance(rounds, list):
+        raise TableError("genotype and round_ms must be lists.")
+    if any(type(gene) is not int or not 0 <= gene < MAX_CHOICES for gene in genotype):
+        raise TableError("a child's genotype must be a list of choice indices.")
+    if type(row["space"]) is not str or row["role"] not in ROLES or type(row["classes"]) is not int:
+        raise TableError("space must be a hash, classes a number, role fit, calibrate or verify.")
+    for ms in rounds:
+        _check_ms(ms)
+    _check_figures(row)
+    return ChildRow(**{**row, "genotype": tuple(genotype), "round_ms": tuple(rounds)})
+
+
+def _check_figures(row: dict[str, Any]) -> None:
+    for key in ("ms", "p10", "p90", "contended_p90"):
+        _check_ms(row[key])
+    accept = row["accept"]
+    if type(row["n"]) is not int or not 1 <= row["n"] < MAX_DIMENSION:
+        raise TableError("n must be a whole number of 1 or more.")
+    if type(accept) not in (int, float) or not 0 < accept <= 1:
+        raise TableError("accept must be more than 0 and at most 1.")
+    if row["p10"] > row["p90"]:
+        raise TableError("p10 is larger than p90.")
+
+
+def _check_ms(ms: object) -> None:
+    if type(ms) not in (int, float) or not 0 < ms < MAX_MS:  # type: ignore[operator]
+        raise TableError(f"{str(ms)[:40]} is no latency: ms must lie between 0 and {MAX_MS:g}.")

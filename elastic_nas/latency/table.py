@@ -1,0 +1,295 @@
+"""Latency tables: what blocks and whole children take on one device, in one JSON file.
+
+Blocks are shared by all spaces; a fitted model belongs to one. A table without provenance, or
+with a number that cannot be, is refused as a whole.
+"""
+
+import json
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from elastic_nas.errors import MissingEntries, TableError
+from elastic_nas.files import write_atomic
+from elastic_nas.latency.devices import Device
+from elastic_nas.latency.model import FittedModel
+from elastic_nas.latency.rows import BlockRow, ChildRow, block_row, child_row
+from elastic_nas.machine import signature
+from elastic_nas.specs import BlockSpec
+from elastic_nas.specs.classifier import ClassifierSpec
+
+SCHEMA = "elastic-latency/1"
+MAX_BYTES = 64 * 2**20
+NEEDED: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "device": {"name": str, "arch": str, "cpu": str, "cores": int, "os": str},
+    "runtime": {"name": str, "version": str, "provider": str, "threads": int},
+    "protocol": {"warmup": int, "rounds": int, "filter": str, "statistic": str, "seed": int},
+    "provenance": {"date": str, "commit": str, "null_ms": (int, float), "anchors": dict},
+}
+"""What the free-form parts of a table hold at least."""
+
+
+@dataclass
+class LatencyTable:
+    """Everything measured on one device with one runtime, precision and number of threads.
+
+    Attributes:
+        device: `measure.environment` and the device's name.
+        runtime: Name, version, provider, threads, graph optimisation.
+        precision: ``fp32``.
+        protocol: How figures were taken.
+        provenance: Date, versions, commit, null model's ms, anchor children, load.
+        blocks: Each block as deployed, alone.
+        children: Whole children.
+        models: Fitted models by `Network.identity`.
+    """
+
+    device: dict[str, Any]
+    runtime: dict[str, Any]
+    precision: str
+    protocol: dict[str, Any]
+    provenance: dict[str, Any]
+    blocks: dict[BlockSpec, BlockRow] = field(default_factory=dict)
+    children: list[ChildRow] = field(default_factory=list)
+    models: dict[str, FittedModel] = field(default_factory=dict)
+
+    @staticmethod
+    def read(path: Path) -> "LatencyTable":
+        """The table in a file.
+
+        Raises:
+            TableError: The file is missing, too large, or not a sound table.
+        """
+        try:
+            return _from_json(_load(path))
+        except TableError as error:
+            raise TableError(f"{path} is no usable latency table: {str(error)[:500]}") from error
+
+    def write(self, path: Path) -> None:
+        """Write the table atomically, one row a line.
+
+        Raises:
+            RunFolderError: The file cannot be written.
+        """
+        parts = {
+            "schema": SCHEMA,
+            **{key: getattr(self, key) for key in ("device", "runtime", "precision")},
+            "protocol": self.protocol,
+            "provenance": self.provenance,
+            "blocks": [{"key": spec.key, **asdict(row)} for spec, row in self.blocks.items()],
+            "children": [asdict(row) for row in self.children],
+            "models": {identity: model.to_json() for identity, model in self.models.items()},
+        }
+        write_atomic(path, "{" + ",\n".join(_lines(parts)) + "}\n")
+
+    def check_fits(self, device: Device) -> None:
+        """Refuse a table that was measured for another device.
+
+        Raises:
+            TableError: Name, precision or number of threads differ.
+        """
+        own = (self.device["name"], self.precision, self.runtime["threads"])
+        asked = (device.name, device.precision, device.threads)
+        for what, mine, wanted in zip(
+            ("device", "precision", "number of threads"), own, asked, strict=True
+        ):
+            if mine != wanted:
+                raise TableError(
+                    f"this table was measured for {what} {mine}, but {device.name} needs {wanted}."
+                    f"\nMeasure one: elastic-nas profile {device.name} --space SPACE"
+                )
+
+    def stale(self, version: str, environment: Mapping[str, Any]) -> str:
+        """Why the figures may not hold on this machine, or nothing.
+
+        Args:
+            version: Of the runtime that is installed here.
+            environment: Of this machine.
+        """
+        if self.runtime["version"] != version:
+            return f"measured with {self.runtime['name']} {self.runtime['version']}, not {version}"
+        mine = signature({"flags": [], **self.device})
+        here = signature(dict(environment))
+        differing = [key for key in mine if mine[key] != here[key]]
+        if differing:
+            key = differing[0]
+            return f"measured on another machine ({key} {mine[key]}, here {here[key]})"
+        return ""
+
+    def entry_ms(self, spec: BlockSpec) -> tuple[float, bool]:
+        """What the block takes alone in ms, and whether that is interpolated.
+
+        Only a classifier is interpolated, linearly in its outputs between measured ones of the
+        same inputs.
+
+        Raises:
+            MissingEntries: The block was not measured.
+        """
+        row = self.blocks.get(spec)
+        if row is not None:
+            return row.ms, False
+        if isinstance(spec, ClassifierSpec):
+            ms = self._interpolated(spec)
+            if ms is not None:
+                return ms, True
+        raise self.missing_error([spec])
+
+    def missing(self, specs: Iterable[BlockSpec]) -> list[BlockSpec]:
+        """Those of the distinct blocks that `entry_ms` refuses, in order."""
+        return [
+            spec
+            for spec in dict.fromkeys(specs)
+            if spec not in self.blocks
+            and not (isinstance(spec, ClassifierSpec) and self._interpolated(spec) is not None)
+        ]
+
+    def missing_error(self, specs: list[BlockSpec], space: str = "SPACE") -> MissingEntries:
+        """The error that names up to three missing blocks and the command that adds them."""
+        shown = "; ".join(
+            ", ".join(f"{key} {value}" for key, value in spec.key.items()) for spec in specs[:3]
+        )
+        more = "; ..." if len(specs) > 3 else ""
+        name = self.device["name"]
+        return MissingEntries(
+            f"the latency table of {name} lacks {len(specs)} block(s): {shown}{more}.\n"
+            f"Measure them: elastic-nas profile {name} --space {space}"
+        )
+
+    @cached_property
+    def _classifiers(self) -> dict[int, list[tuple[int, float]]]:
+        """Measured (outputs, ms) in ascending order, by inputs."""
+        found: dict[int, list[tuple[int, float]]] = {}
+        for spec, row in self.blocks.items():
+            if isinstance(spec, ClassifierSpec):
+                found.setdefault(spec.in_features, []).append((spec.out_features, row.ms))
+        return {inputs: sorted(rows) for inputs, rows in found.items()}
+
+    def _interpolated(self, spec: ClassifierSpec) -> float | None:
+        rows = self._classifiers.get(spec.in_features, [])
+        above = bisect_left(rows, (spec.out_features, 0.0))
+        if above in (0, len(rows)):
+            return None
+        (x0, y0), (x1, y1) = rows[above - 1], rows[above]
+        return y0 + (y1 - y0) * (spec.out_features - x0) / (x1 - x0)
+
+    def add_block(self, spec: BlockSpec, row: BlockRow) -> None:
+        """Store a block's figures in place of older ones."""
+        self.blocks[spec] = row
+        self.__dict__.pop("_classifiers", None)
+
+    def merge(self, other: "LatencyTable") -> "LatencyTable":
+        """Both tables' rows in one; where both have one, the other's stays.
+
+        Raises:
+            TableError: They are of different devices, runtimes, precisions or machines.
+        """
+        for what in ("runtime", "precision"):
+            if getattr(self, what) != getattr(other, what):
+                raise TableError(f"tables of different {what} cannot be merged.")
+        names = [table.device["name"] for table in (self, other)]
+        if names[0] != names[1] or other.stale(
+            self.runtime["version"], {"flags": [], **self.device}
+        ):
+            raise TableError("tables of different devices or machines cannot be merged.")
+        rows = {(row.space, row.genotype, row.role): row for row in self.children + other.children}
+        return LatencyTable(
+            device=other.device,
+            runtime=other.runtime,
+            precision=other.precision,
+            protocol=other.protocol,
+            provenance={
+                **other.provenance,
+                "anchors": {**self.provenance["anchors"], **other.provenance["anchors"]},
+            },
+            blocks={**self.blocks, **other.blocks},
+            children=list(rows.values()),
+            models={**self.models, **other.models},
+        )
+
+
+def _lines(parts: Mapping[str, Any]) -> Iterable[str]:
+    for key, value in parts.items():
+        if isinstance(value, list) and value:
+            rows = ",\n".join(json.dumps(row, allow_nan=False) for row in value)
+            yield f"{json.dumps(key)}: [\n{rows}\n]"
+        else:
+            yield f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}"
+
+
+def _load(path: Path) -> Any:
+    """The JSON value in a file, without duplicate keys."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise TableError(f"it is larger than {MAX_BYTES // 2**20} MB.")
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+    except OSError as error:
+        raise TableError(f"it cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise TableError(f"it is not valid JSON: {error}.") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return values
+
+
+def _refuse(text: str) -> None:
+    raise ValueError(f"{text} is not a number that may stand here")
+
+
+def _from_json(parts: Any) -> LatencyTable:
+    keys = {"schema", *NEEDED, "precision", "blocks", "children", "models"}
+    if not isinstance(parts, dict) or parts.get("schema") != SCHEMA:
+        raise TableError(f"its schema is not {SCHEMA!r}.")
+    if set(parts) != keys:
+        differing = ", ".join(sorted(keys ^ set(parts)))
+        raise TableError(f"it must have exactly the parts {', '.join(sorted(keys))}: {differing}.")
+    for part, needed in NEEDED.items():
+        _check_part(part, parts[part], needed)
+    if type(parts["precision"]) is not str:
+        raise TableError("precision must be a word.")
+    if not isinstance(parts["models"], dict) or not all(
+        isinstance(parts[key], list) for key in ("blocks", "children")
+    ):
+        raise TableError("blocks and children must be lists, models a mapping.")
+    blocks = dict(block_row(row) for row in parts["blocks"])
+    if len(blocks) != len(parts["blocks"]):
+        raise TableError("a block stands there twice.")
+    return LatencyTable(
+        **{key: parts[key] for key in NEEDED},
+        precision=parts["precision"],
+        blocks=blocks,
+        children=[child_row(row) for row in parts["children"]],
+        models={key: FittedModel.from_json(value) for key, value in parts["models"].items()},
+    )
+
+
+def _check_part(
+    name: str, part: Any, needed: Mapping[str, type | tuple[type, ...]], depth: int = 8
+) -> None:
+    if not isinstance(part, dict):
+        raise TableError(f"its {name} must be a mapping.")
+    for key, kind in needed.items():
+        if not isinstance(part.get(key), kind) or isinstance(part.get(key), bool):
+            raise TableError(f"its {name} lacks {key!r}, or that is not of the right type.")
+    flags = part.get("flags", [])
+    if not isinstance(flags, list) or any(type(flag) is not str for flag in flags):
+        raise TableError("flags must be a list of words.")
+    _check_finite(part, name, depth)
+
+
+def _check_finite(value: Any, where: str, depth: int) -> None:
+    """Refuse infinite and absurd numbers and deep nesting."""
+    if isinstance(value, dict | list):
+        if depth == 0:
+            raise TableError(f"its {where} is nested too deeply.")
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_finite(item, where, depth - 1)
+    elif isinstance(value, int | float) and not -1e18 < value < 1e18:
+        raise TableError(f"its {where} holds a number that cannot be.")
