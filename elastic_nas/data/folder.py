@@ -183,9 +183,11 @@ def _parts(root: Path) -> dict[str, Path]:
     if not any(_folders(path) for path in named) and len(named) < len(folders):
         return {"all": root}
     parts = {PARTS[path.name.lower()]: path for path in named}
-    if len(parts) < len(named):
-        names = ", ".join(path.name for path in named)
-        raise DataError(f"{str(root)!r} has several folders for one split: {names}. Keep one.")
+    for part in parts:
+        same = [path.name for path in named if PARTS[path.name.lower()] == part]
+        if len(same) > 1:
+            names = ", ".join(same)
+            raise DataError(f"{str(root)!r} has several folders for one split: {names}. Keep one.")
     if not parts:
         return {"all": root}
     _check_parts(root, parts)

@@ -87,10 +87,13 @@ class TrainStream:
             # Python 3.12 warns of forks beside threads; the workers touch none of torch's.
             warnings.simplefilter("ignore", DeprecationWarning)
             prepared = iter(loader)
-        for batch in prepared:
-            if isinstance(batch, DataError):
-                raise batch
-            yield batch
+        try:
+            for batch in prepared:
+                if isinstance(batch, DataError):
+                    raise batch
+                yield batch
+        finally:
+            del prepared  # ends the workers now, even while a traceback keeps this frame
 
 
 def _usable_cpus() -> int:

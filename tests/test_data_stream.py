@@ -1,0 +1,184 @@
+"""The training stream."""
+
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from elastic_nas.data import stream as stream_module
+from elastic_nas.data.augment import Augment
+from elastic_nas.data.dataset import load_dataset
+from elastic_nas.data.split import ArrayImages, FileImages, Split
+from elastic_nas.data.stream import TrainStream
+from elastic_nas.errors import DataError
+
+torch.set_num_threads(1)
+
+AUGMENT = Augment(flip=True)
+PLAIN = Augment(crop_scale=(1.0, 1.0), flip=False, strong="none")
+
+
+@pytest.fixture(scope="module")
+def train():
+    return load_dataset("digits").train.subset(range(100))
+
+
+def stream(split, *, augment=AUGMENT, batch=16, seed=3, workers=0):
+    return TrainStream(split, augment, 12, batch, seed, workers)
+
+
+def assert_same(batches, others):
+    for (x, y), (other_x, other_y) in zip(batches, others, strict=True):
+        assert torch.equal(x, other_x)
+        assert torch.equal(y, other_y)
+
+
+def plain_split(n):
+    """Image i is of grey level i and of class i."""
+    pixels = np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((4, 4, 3), np.uint8)
+    return Split("train", np.arange(n), ArrayImages(pixels))
+
+
+def test_batches_are_what_training_expects(train):
+    batches = list(stream(train).batches(0, 3))
+    assert len(batches) == 3
+    for x, y in batches:
+        assert x.shape == (16, 3, 12, 12)
+        assert x.dtype == torch.uint8
+        assert x.is_contiguous()
+        assert y.shape == (16,)
+        assert y.dtype == torch.int64
+    assert stream(train).steps_per_epoch == 6
+
+
+def test_a_resumed_stream_equals_the_uninterrupted(train):
+    whole = list(stream(train).batches(0, 14))
+    assert_same(whole[8:], stream(train).batches(8, 14))
+    one = stream(train)
+    assert_same(whole[8:], one.batches(8, 14))
+    assert_same(whole[:3], one.batches(0, 3))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(train, workers):
+    assert_same(stream(train).batches(4, 9), stream(train, workers=workers).batches(4, 9))
+
+
+def test_workers_without_forks_change_nothing(train, monkeypatch):
+    forked = list(stream(train).batches(0, 2))
+    monkeypatch.setattr(stream_module.sys, "platform", "darwin")
+    one = stream(train, workers=1)
+    assert_same(forked, one.batches(0, 2))
+    assert not one._batches._decoded
+
+
+def test_an_epoch_shows_every_image_once_and_the_next_in_another_order():
+    epochs = stream(plain_split(40), augment=PLAIN, batch=10)
+    labels = [torch.cat([y for _, y in epochs.batches(s, s + 4)]).tolist() for s in (0, 4)]
+    assert [sorted(epoch) for epoch in labels] == [list(range(40))] * 2
+    assert labels[0] != labels[1]
+    assert labels[0] != sorted(labels[0])
+
+
+def test_the_last_part_of_a_batch_is_dropped():
+    one = stream(plain_split(39), augment=PLAIN, batch=10)
+    assert one.steps_per_epoch == 3
+    assert len({int(y) for _, ys in one.batches(0, 3) for y in ys}) == 30
+
+
+def test_images_keep_their_labels():
+    for x, y in stream(plain_split(40), augment=PLAIN).batches(0, 4):
+        assert x[:, 0, 6, 6].tolist() == y.tolist()
+
+
+def test_images_are_augmented_apart_and_anew_in_each_epoch():
+    image = np.random.default_rng(0).integers(0, 255, (1, 16, 16, 3), dtype=np.uint8)
+    split = Split("train", np.zeros(64, np.int64), ArrayImages(image.repeat(64, axis=0)))
+    (first, _), (second, _) = stream(split, batch=64).batches(0, 2)
+    assert len({x.numpy().tobytes() for x in first}) > 55
+    assert len({x.numpy().tobytes() for x in torch.cat([first, second])}) > 110
+
+
+def test_a_seed_is_a_stream(train):
+    (x, _), (other, _) = (next(stream(train, seed=seed).batches(0, 1)) for seed in (0, 1))
+    assert not torch.equal(x, other)
+
+
+def test_a_small_split_fills_a_batch_and_says_so(capsys):
+    one = stream(plain_split(6), batch=15)
+    assert "6 train images are repeated to fill a batch of 15" in capsys.readouterr().err
+    assert one.steps_per_epoch == 1
+    _, y = next(one.batches(2, 3))
+    assert sorted(torch.bincount(y).tolist()) == [2, 2, 2, 3, 3, 3]
+
+
+def test_copies_of_an_image_in_one_batch_differ(train, capsys):
+    x, _ = next(stream(train.subset([0]), batch=32).batches(0, 1))
+    assert len({image.numpy().tobytes() for image in x}) > 20
+
+
+def test_global_generators_are_left_alone(train):
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    list(stream(train, workers=1).batches(0, 2))
+    list(stream(train).batches(0, 2))
+    assert torch.equal(before[0], torch.get_rng_state())
+    np.testing.assert_array_equal(before[1], np.random.get_state()[1])
+
+
+def files(tmp_path, n=20):
+    for i in range(n):
+        Image.new("RGB", (30, 40), (i, i, i)).save(tmp_path / f"{i}.png")
+    names = [f"{i}.png" for i in range(n)]
+    return Split("train", np.arange(n), FileImages(tmp_path, names, [0] * n))
+
+
+def test_small_folders_are_decoded_once(tmp_path):
+    one = stream(files(tmp_path))
+    list(one.batches(0, 1))
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert len(list(one.batches(1, 3))) == 2
+
+
+def test_large_folders_are_decoded_when_needed_to_the_same_end(tmp_path, monkeypatch):
+    split = files(tmp_path, 120)
+    expected = list(stream(split).batches(0, 3))
+    monkeypatch.setattr(stream_module, "CACHE_BYTES", 120 * 4 * 20 * 20)
+    one = stream(split)
+    assert_same(expected, one.batches(0, 3))
+    assert not one._batches._decoded
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_is_named_in_plain_words(tmp_path, monkeypatch, workers):
+    split = files(tmp_path, 120)
+    monkeypatch.setattr(stream_module, "CACHE_BYTES", 0)
+    (tmp_path / "113.png").write_bytes(b"junk")  # none of the sample that tells the size
+    with pytest.raises(DataError) as caught:
+        list(stream(split, batch=60, workers=workers).batches(0, 2))
+    assert "113.png" in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+    assert not multiprocessing.active_children()
+
+
+def test_decoded_images_are_no_larger_than_needed(tmp_path):
+    Image.new("RGB", (400, 300)).save(tmp_path / "0.png")
+    split = Split("train", np.zeros(1, np.int64), FileImages(tmp_path, ["0.png"], [0]))
+    image = stream(split, batch=1)._batches._image(0)
+    assert min(image.size) == np.ceil(12 / (0.35 * 3 / 4) ** 0.5) == 24
+    assert image.size == (32, 24)
+
+
+def test_more_workers_than_processors_are_not_started(train):
+    assert stream(train, workers=500)._workers < 500
+    assert len(list(stream(train, workers=500).batches(0, 1))) == 1
+
+
+def test_an_abandoned_stream_ends_its_workers(train):
+    batches = stream(train, workers=2).batches(0, 6)
+    next(batches)
+    assert multiprocessing.active_children()
+    batches.close()
+    assert not multiprocessing.active_children()
