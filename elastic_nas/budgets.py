@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Cost = Callable[[NDArray[np.int64]], NDArray[np.float64]]
+    Values = NDArray[np.float64] | NDArray[np.int64]
+    Cost = Callable[[NDArray[np.int64]], Values]
 
 DURATIONS_MS = {"us": 1e-3, "\u03bcs": 1e-3, "ms": 1.0, "s": 1e3}
 COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
@@ -152,7 +153,7 @@ class Costs:
     macs: "Cost"
     size_bytes: "Cost"
 
-    def of(self, kind: Limited, genotypes: "NDArray[np.int64]") -> "NDArray[np.float64]":
+    def of(self, kind: Limited, genotypes: "NDArray[np.int64]") -> "Values":
         """The cost that `kind` limits, for genotypes (n, genes): (n,)."""
         cost: Cost = getattr(self, kind.cost)
         return cost(genotypes)

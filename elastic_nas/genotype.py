@@ -6,6 +6,7 @@ stage is at least four blocks deep. That single fact gives the canonical form, t
 number of children and uniform sampling.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -32,6 +33,8 @@ class Dim:
 
 
 Dims = tuple[Dim, ...]
+
+_INDEX = re.compile(r" *[0-9]{1,9} *")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ def parse_genotype(dims: Dims, text: str) -> Genotype:
         GenotypeError: `text` is not comma-separated whole numbers that fit `dims`.
     """
     parts = text.strip().split(",")
-    if not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
+    if not all(_INDEX.fullmatch(part) for part in parts):
         raise GenotypeError(
             f"{text!r} is not a genotype; write {len(dims)} choice indices joined by commas, "
             f"such as {format_genotype(smallest(dims))}."
@@ -159,8 +162,13 @@ def sample_genes(dims: Dims, rng: Random) -> Genotype:
 
 
 def mutate(dims: Dims, genotype: Genotype, rng: Random, rate: float) -> Genotype:
-    """A copy in which each gene is redrawn with probability `rate`; at least one changes."""
+    """A copy in which each gene is redrawn with probability `rate`; at least one changes.
+
+    Only a space of one single child returns it unchanged.
+    """
     free = [i for i, dim in enumerate(dims) if len(dim.choices) > 1]
+    if not free:
+        return genotype
     forced = rng.choice([i for i in free if is_active(dims, genotype, i)])
     genes = list(genotype)
     for i in free:

@@ -6,13 +6,12 @@ There is no registry: a file is a plugin by lying in the folder of its kind.
 import importlib
 import importlib.util
 import pkgutil
-from dataclasses import MISSING, fields
+import sys
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-import yaml
 
 from elastic_nas.errors import ConfigError, UnknownName
 
@@ -58,10 +57,14 @@ def load(kind: str, name: str) -> ModuleType:
 def _load_file(kind: str, path: Path) -> ModuleType:
     if not path.is_file():
         raise UnknownName(f"no file {str(path)!r} to load a plugin of kind {kind!r} from.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # A name of its own, so that a file called numpy.py replaces nothing; dataclasses with
+    # postponed annotations look their module up by name.
+    name = f"elastic_nas_file.{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UnknownName(f"{str(path)!r} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -81,16 +84,19 @@ def create(kind: str, text: str, **arguments: Any) -> Any:
     name, _, options = text.partition(":")
     module = load(kind, name)
     cls = getattr(module, CLASS_NAMES[kind], None)
-    if cls is None:
-        raise ConfigError(f"{name!r} defines no class {CLASS_NAMES[kind]!r}.")
+    if not is_dataclass(cls) or not isinstance(cls, type):
+        raise ConfigError(f"{name!r} defines no dataclass {CLASS_NAMES[kind]!r}.")
     return cls(**arguments, **_parse_options(cls, name, options))
 
 
 def _parse_options(cls: type, name: str, text: str) -> dict[str, Any]:
-    known = {f.name: f.default for f in fields(cls) if f.init and f.default is not MISSING}
+    simple = (bool, int, float, str)
+    known = {f.name: f.default for f in fields(cls) if f.init and type(f.default) in simple}
     parsed: dict[str, Any] = {}
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
+        if key in parsed:
+            raise ConfigError(f"option {key!r} of {name!r} is given twice; give it once.")
         if not equals or key not in known:
             raise ConfigError(
                 f"{name!r} has no option {part!r}{suggest(key, list(known))}\n"
@@ -101,14 +107,10 @@ def _parse_options(cls: type, name: str, text: str) -> dict[str, Any]:
 
 
 def _typed(text: str, default: Any, where: str) -> Any:
+    """`text` as the type of the option's default: a bool, a whole number, a number or a text."""
+    kind = type(default)
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
-    if isinstance(default, str):
-        return text
-    if isinstance(default, float) and type(value) is int:
-        return float(value)
-    if type(value) is not type(default):
-        raise ConfigError(f"{where} must be of type {type(default).__name__}, got {text!r}.")
-    return value
+        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+    except (ValueError, KeyError) as error:
+        what = "true or false" if kind is bool else f"of type {kind.__name__}"
+        raise ConfigError(f"{where} must be {what}, got {text!r}.") from error

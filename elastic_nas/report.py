@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elastic_nas.files import write_atomic
+from elastic_nas.search.front import pareto_front
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +57,6 @@ def plot_front(
     device: str,
     n: int,
     points: Sequence[Point],
-    front: Sequence[Point],
     chosen: Sequence[Chosen] = (),
     budget_ms: float | None = None,
 ) -> list[Path]:
@@ -66,8 +66,7 @@ def plot_front(
         path_stem: Path of both files without ``.png`` and ``.svg``.
         device: Name of the hardware profile.
         n: Number of images behind each accuracy.
-        points: All evaluated children.
-        front: Those on the Pareto front, from fast to slow.
+        points: All evaluated children, at least one; the front is found among them.
         chosen: Children to point out.
         budget_ms: The latency budget, milliseconds, if there is one.
 
@@ -82,7 +81,7 @@ def plot_front(
 
     # A fixed salt and no date: the same front gives the same bytes. Names are not formulas.
     with mpl.rc_context({"svg.hashsalt": "elastic-nas", "text.parse_math": False}):
-        figure = _figure(device, n, points, front, chosen, budget_ms)
+        figure = _figure(device, n, points, chosen, budget_ms)
         paths = [path_stem.with_name(f"{path_stem.name}.{kind}") for kind in ("png", "svg")]
         for path in paths:
             write_atomic(path, _rendered(figure, path.suffix[1:]))
@@ -100,7 +99,6 @@ def _figure(
     device: str,
     n: int,
     points: Sequence[Point],
-    front: Sequence[Point],
     chosen: Sequence[Chosen],
     budget_ms: float | None,
 ) -> "Figure":
@@ -110,19 +108,22 @@ def _figure(
     figure = Figure(figsize=(8, 5.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    _draw_children(axes, points, front)
+    _draw_children(axes, points)
     for child in chosen:
         _draw_chosen(axes, child)
     if budget_ms is not None:
         axes.axvline(budget_ms, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        at = {"xycoords": axes.get_xaxis_transform(), "ha": "right", "va": "bottom"}
-        axes.annotate(f"budget {budget_ms:.4g} ms ", (budget_ms, 0.01), color=INK, fontsize=9, **at)
+        text = f"budget {budget_ms:.4g} ms "
+        where = axes.get_xaxis_transform()
+        axes.text(budget_ms, 0.015, text, transform=where, ha="right", color=INK, fontsize=9)
     _label(axes, device, n, [point.bound_ms for point in points])
     figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=9)
     return figure
 
 
-def _draw_children(axes: "Axes", points: Sequence[Point], front: Sequence[Point]) -> None:
+def _draw_children(axes: "Axes", points: Sequence[Point]) -> None:
+    best = pareto_front([p.accuracy for p in points], [p.bound_ms for p in points])
+    front = [points[i] for i in best]
     axes.plot(
         [point.bound_ms for point in points],
         [100 * point.accuracy for point in points],
@@ -135,11 +136,10 @@ def _draw_children(axes: "Axes", points: Sequence[Point], front: Sequence[Point]
         label=f"evaluated children ({len(points)})",
     )
     # A step: until the next child of the front fits, the one before is the best there is.
-    end_ms = max([point.bound_ms for point in points], default=0.0)
-    best = max([100 * point.accuracy for point in front], default=0.0)
+    end_ms = max(point.bound_ms for point in points)
     axes.plot(
-        [*(point.bound_ms for point in front), end_ms][: len(front) + 1],
-        [*(100 * point.accuracy for point in front), best],
+        [*(point.bound_ms for point in front), end_ms],
+        [*(100 * point.accuracy for point in front), 100 * front[-1].accuracy],
         drawstyle="steps-post",
         color=BLUE,
         linewidth=1.8,

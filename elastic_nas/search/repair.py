@@ -29,7 +29,7 @@ class Region:
 
     def bounds_ms(self, genotypes: Iterable[Genotype]) -> NDArray[np.float64]:
         """Latency bounds, one value a child."""
-        return self.costs.bound_ms(self._array(genotypes))
+        return self.costs.bound_ms(self._array(genotypes)).astype(np.float64)
 
     def repair(self, genotype: Genotype, rng: Random) -> Genotype:
         """A child at the edge of the region: shrunk until it is inside, then grown."""

@@ -119,10 +119,15 @@ def _rows(trunk: Trunk) -> Iterator[_Row]:
         name = f"stage{number}"
         for block in range(1, stage.depths[-1] + 1):
             prefix = f"{name}.block{block}" if trunk.per_block else name
-            own = (f"{name}.width", f"{name}.depth", f"{prefix}.kernel", f"{prefix}.expand")
-            genes = ("resolution", before, *own) if block == 1 else ("resolution", *own)
-            build = _mbconv(trunk, stage, strides, block)
-            yield f"{name}.block{block}", genes, build
+            genes = {"resolution": "resolution"}
+            if block == 1:
+                genes["in_ch"] = before
+            genes["width"] = f"{name}.width"
+            if block > stage.depths[0]:
+                genes["depth"] = f"{name}.depth"
+            genes |= {"kernel": f"{prefix}.kernel", "expand": f"{prefix}.expand"}
+            build = _mbconv(trunk, stage, strides, block, tuple(genes))
+            yield f"{name}.block{block}", tuple(genes.values()), build
             strides = (*strides, stage.stride if block == 1 else 1)
         before = f"{name}.width"
 
@@ -137,16 +142,21 @@ def _rows(trunk: Trunk) -> Iterator[_Row]:
 
 
 def _mbconv(
-    trunk: Trunk, stage: Stage, strides: tuple[int, ...], block: int
+    trunk: Trunk, stage: Stage, strides: tuple[int, ...], block: int, names: tuple[str, ...]
 ) -> Callable[..., MBConvSpec | None]:
-    """Builder of the `block`-th block of a stage, behind layers of the given strides."""
+    """Builder of the `block`-th block of a stage, behind layers of the given strides.
 
-    def first(
-        resolution: int, in_ch: int, width: int, depth: int, kernel: int, expand: int
-    ) -> MBConvSpec | None:
-        if depth < block:
+    `names` are those of the builder's arguments: a later block has no ``in_ch`` of its own, and a
+    block that every child has no ``depth``.
+    """
+
+    def build(*values: int) -> MBConvSpec | None:
+        choice = dict(zip(names, values, strict=True))
+        if choice.get("depth", block) < block:
             return None
-        size = _size(resolution, strides)
+        width, expand = choice["width"], choice["expand"]
+        in_ch = choice.get("in_ch", width)
+        size = _size(choice["resolution"], strides)
         mid_ch = in_ch if expand == 1 else round8(round(in_ch * expand))
         squeezed = in_ch // 4 if trunk.squeeze_of == "input" else round8(mid_ch // 4)
         return MBConvSpec(
@@ -155,7 +165,7 @@ def _mbconv(
             in_ch=in_ch,
             mid_ch=mid_ch,
             out_ch=width,
-            kernel=kernel,
+            kernel=choice["kernel"],
             stride=stage.stride if block == 1 else 1,
             se_ch=squeezed if stage.se else 0,
             expanded=expand != 1,
@@ -164,12 +174,7 @@ def _mbconv(
             shortcut="projected",
         )
 
-    def later(
-        resolution: int, width: int, depth: int, kernel: int, expand: int
-    ) -> MBConvSpec | None:
-        return first(resolution, width, width, depth, kernel, expand)
-
-    return first if block == 1 else later
+    return build
 
 
 def _size(resolution: int, strides: tuple[int, ...]) -> int:

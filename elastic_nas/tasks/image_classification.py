@@ -1,6 +1,7 @@
 """Image classification: a linear classifier on the trunk's features, cross-entropy, top-1."""
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from elastic_nas.specs import Unit
@@ -18,15 +19,16 @@ class Task:
     def units(self, space: Any, classes: int) -> tuple[Unit, ...]:
         """The positions behind the space's trunk: the classifier."""
         trunk_end: Unit = space.units[-1]
-        choices = [space.dims[gene].choices for gene in trunk_end.genes]
+        genes = tuple(gene for gene in trunk_end.genes if _sets_features(trunk_end, gene))
+        at = [trunk_end.genes.index(gene) for gene in genes]
 
         def classifier(*values: int) -> ClassifierSpec:
-            pairs = zip(choices, values, strict=True)
-            head = trunk_end.spec_at(tuple(options.index(value) for options, value in pairs))
-            assert isinstance(head, HeadSpec)
-            return ClassifierSpec(head.features, classes)
+            indices = [0] * len(trunk_end.genes)
+            for place, gene, value in zip(at, genes, values, strict=True):
+                indices[place] = space.dims[gene].choices.index(value)
+            return ClassifierSpec(_features(trunk_end, tuple(indices)), classes)
 
-        return (Unit("classifier", trunk_end.genes, space.dims, classifier),)
+        return (Unit("classifier", genes, space.dims, classifier),)
 
     def loss(self, logits_NK: "Tensor", labels_N: "Tensor", smoothing: float) -> "Tensor":
         """Mean cross-entropy with label smoothing, in float32."""
@@ -50,3 +52,17 @@ class Task:
     def correct(self, logits_NK: "Tensor", labels_N: "Tensor") -> "Tensor":
         """Which answers are right: (N,) of bool."""
         return logits_NK.argmax(dim=1) == labels_N
+
+
+def _features(trunk_end: Unit, indices: tuple[int, ...]) -> int:
+    spec = trunk_end.spec_at(indices)
+    assert isinstance(spec, HeadSpec)
+    return spec.features
+
+
+def _sets_features(trunk_end: Unit, gene: int) -> bool:
+    """Whether the number of features depends on this gene of the trunk's last unit."""
+    place = trunk_end.genes.index(gene)
+    every = product(*map(range, trunk_end.sizes))
+    pairs = ((indices, (*indices[:place], 0, *indices[place + 1 :])) for indices in every)
+    return any(_features(trunk_end, one) != _features(trunk_end, other) for one, other in pairs)
