@@ -242,3 +242,8 @@ def dump_run(config: RunConfig) -> str:
 def recipe(name: str) -> RunConfig:
     """A run file that ships with the package: ``elastic_nas/recipes/<name>.yaml``."""
     return read_run_file(Path(__file__).parent / "recipes" / f"{name}.yaml")
+
+
+def recipes() -> list[str]:
+    """Names of the run files that ship with the package."""
+    return sorted(path.stem for path in (Path(__file__).parent / "recipes").glob("*.yaml"))

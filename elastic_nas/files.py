@@ -68,12 +68,16 @@ def write_json(path: Path, value: object) -> None:
     write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, error: type[ElasticNasError] = RunFolderError) -> Any:
-    """The JSON value in a file.
+def read_json(
+    path: Path, error: type[ElasticNasError] = RunFolderError, *, missing: object = None
+) -> Any:
+    """The JSON value in a file; `missing`, if given, where there is no such file.
 
     Raises:
         ElasticNasError: Of the given class: the file is missing, unreadable or not JSON.
     """
+    if missing is not None and not path.exists():
+        return missing
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as reason:

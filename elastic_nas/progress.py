@@ -14,24 +14,26 @@ class Tracker:
     def __init__(self, title: str, total: int, done: int) -> None:
         self.title, self.total, self.done = title, total, done
         self._first, self._started, self._printed = done, time.monotonic(), 0.0
+        self._note = ""
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """Say that `steps` more steps are done."""
+        """Say that `steps` more steps are done; a note stays until the next one."""
         self.done += steps
-        self._show(note)
+        self._note = note or self._note
+        self._show()
 
-    def _show(self, note: str) -> None:
+    def _show(self) -> None:
         now = time.monotonic()
         if now - self._printed >= SECONDS_BETWEEN_LINES or self.done >= self.total:
             self._printed = now
-            print(f"{self.title}: {self.line()} {note}".rstrip(), file=sys.stderr, flush=True)
+            print(f"{self.title}: {self.line()}", file=sys.stderr, flush=True)
 
     def line(self) -> str:
-        """``12/40, 3.1/s, 0:09 left``."""
+        """``12/40, 3.1/s, 0:09 left``, then the latest note."""
         seconds = max(time.monotonic() - self._started, 1e-9)
         rate = (self.done - self._first) / seconds
         left = f"{clock((self.total - self.done) / rate)} left" if rate > 0 else "-:-- left"
-        return f"{self.done}/{self.total}, {rate:.3g}/s, {left}"
+        return f"{self.done}/{self.total}, {rate:.3g}/s, {left} {self._note}".rstrip()
 
 
 class _Bar(Tracker):
@@ -51,9 +53,8 @@ class _Bar(Tracker):
         self._progress.start()
         return self
 
-    def _show(self, note: str) -> None:
-        line = f"{self.line()} {note}".rstrip()
-        self._progress.update(self._task, completed=self.done, line=line)
+    def _show(self) -> None:
+        self._progress.update(self._task, completed=self.done, line=self.line())
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()

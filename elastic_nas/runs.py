@@ -46,6 +46,10 @@ class RunFolder:
         """A device's Pareto front; pictures lie beside it with other endings."""
         return self.path / "fronts" / f"{device}.json"
 
+    def exported(self, device: str) -> Path:
+        """What the pictures show of the children that were exported for a device."""
+        return self.path / "fronts" / f"{device}.exported.json"
+
     @cached_property
     def _record(self) -> dict[str, Any]:
         record = read_json(self.path / "network.json")

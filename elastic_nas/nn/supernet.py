@@ -74,8 +74,10 @@ class Supernet(nn.Module):
 
     def slice(self, genotype: Genotype) -> Child:
         """The child as plain modules with its own weights; its norms await calibration."""
-        rows = self._active(genotype)
-        return Child({name: module.slice(spec) for name, module, spec in rows})  # type: ignore[operator]
+        blocks: dict[str, nn.Module] = {}
+        for name, module, spec in self._active(genotype):
+            blocks[name] = module.slice(spec)  # type: ignore[operator]
+        return Child(blocks)
 
 
 def _elastic(specs: list[BlockSpec]) -> nn.Module:

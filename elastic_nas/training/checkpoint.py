@@ -100,9 +100,9 @@ def _load_optimizer(
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = tensor
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for index, entry in state.items():
+    for number, entry in state.items():
         buffer = entry.get("momentum_buffer")
-        if index >= len(parameters) or buffer is None or buffer.shape != parameters[index].shape:
+        if number >= len(parameters) or buffer is None or buffer.shape != parameters[number].shape:
             raise CheckpointError(f"{path} holds another optimiser's state; train anew.")
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 

@@ -1,9 +1,12 @@
 """Children judged on real images: slice, calibrate, evaluate, on cached data."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from elastic_nas.data.dataset import Dataset, Split
@@ -45,9 +48,15 @@ class Judge:
         self.calibration = some(data.train, calibration_images)
         self.validation = some(data.validation, validation_images)
 
+    @property
+    def settings_hash(self) -> str:
+        """Hash of all that calibration depends on, beside the weights."""
+        settings = [self.calibration.sha256, BATCH, self._data.preprocess.describe()]
+        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+
     def child(self, genotype: Genotype, calibration: Split | None = None) -> Child:
         """The child, sliced and calibrated, in evaluation mode."""
-        child = self._supernet.slice(genotype).to(self._device, memory_format=torch.channels_last)
+        child = self._supernet.slice(genotype).to(self._device)
         split = self.calibration if calibration is None else calibration
         calibrate(child, (x for x, _ in self._batches(split, child.resolution)))
         return child
@@ -58,11 +67,15 @@ class Judge:
 
     def accuracy(self, child: Child, split: Split) -> float:
         """Share of right answers of a calibrated child on a split."""
+        return float(self.right(child, split).mean())
+
+    def right(self, child: Child, split: Split) -> NDArray[np.bool_]:
+        """Which answers of a calibrated child are right: (n,) of bool."""
         correct = self._network.task.correct
         with torch.inference_mode():
             batches = self._batches(split, child.resolution)
-            right = sum(int(correct(child(x), labels).sum()) for x, labels in batches)
-        return right / len(split)
+            parts = [correct(child(x), labels).cpu().numpy() for x, labels in batches]
+        return np.concatenate(parts)
 
     def _batches(self, split: Split, resolution: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Normalised images and labels, through the deployed preprocessing."""

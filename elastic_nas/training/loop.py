@@ -56,8 +56,7 @@ class Trainer:
     """
 
     def __init__(self, network: Network, data: Dataset, config: TrainConfig, seed: int) -> None:
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
+        set_threads(config.threads)
         self.network, self.data, self.config, self.seed = network, data, config, seed
         self.device = device_of(config.device)
         supernet = network.supernet(seed)
@@ -222,6 +221,12 @@ def device_of(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def set_threads(threads: int | None) -> None:
+    """Torch's threads on the CPU; None leaves torch's own choice."""
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

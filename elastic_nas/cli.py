@@ -1,0 +1,359 @@
+"""The command line: a thin door. Parse, call one function, print; imports stand per command."""
+
+import functools
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from elastic_nas import facts, texts
+from elastic_nas._version import __version__
+from elastic_nas.budgets import Budgets, parse_count, parse_duration, parse_size
+from elastic_nas.errors import ConfigError, ElasticNasError
+
+app = typer.Typer(
+    name="elastic-nas",
+    help="Train one supernet, then ask it for the best child that runs within a latency budget on "
+    "your device, as a verified ONNX file.\n\nStart with: elastic-nas demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+INTERRUPTED = 130
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command; errors a user can cause are one message and exit status 1."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except ElasticNasError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            typer.echo(f"\ninterrupted. {texts.how_to_go_on(function.__name__, kwargs)}", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+    name = function.__name__.rstrip("_").replace("_", "-")
+    return app.command(name)(guarded)
+
+
+Run = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder, as train makes it.")]
+Device = Annotated[str, typer.Option(help="A hardware profile's name or file; see: list devices.")]
+Latency = Annotated[str | None, typer.Option(metavar="TIME", help="Budget, such as 5ms or 0.005s.")]
+Params = Annotated[str | None, typer.Option(metavar="N", help="Budget on parameters: 2M.")]
+Macs = Annotated[str | None, typer.Option(metavar="N", help="Budget on MACs: 300M.")]
+Size = Annotated[str | None, typer.Option(metavar="BYTES", help="Budget on the file: 4MB.")]
+TableFile = Annotated[
+    Path | None, typer.Option("--table", metavar="FILE", help="A latency table to use.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Classes = Annotated[int | None, typer.Option(metavar="N", help="Number of outputs.")]
+Child = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CHILD",
+        help="smallest, largest, a genotype such as 0,1,0, or a file SETTINGS.yaml.",
+    ),
+]
+
+
+def _budgets(
+    latency: str | None, params: str | None, macs: str | None, size: str | None
+) -> Budgets:
+    return Budgets(
+        latency_ms=None if latency is None else parse_duration(latency),
+        params=None if params is None else parse_count(params),
+        macs=None if macs is None else parse_count(macs),
+        size_bytes=None if size is None else parse_size(size),
+    )
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=1))
+
+
+@command
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to leave everything.")] = Path(
+        "elastic-nas-demo"
+    ),
+) -> None:
+    """Train on handwritten digits, profile this machine, search, export three children.
+
+    Takes a few minutes on a laptop CPU and needs no network. Interrupted, the same command goes on.
+    """
+    from elastic_nas.demo import run_demo
+
+    typer.echo(run_demo(out))
+
+
+@command
+def train(  # noqa: PLR0913  one parameter an option
+    *,
+    run_file: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN.yaml", help="A run file, or a recipe: digits, small_data."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="DIR", help="A folder of class folders, or digits.")
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option(help="A space with options, such as tiny:size=32.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run folder; default: runs/NAME.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key; may be repeated."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Length of the training.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
+) -> None:
+    """Train a supernet from a run file, or from a folder of images with --data DIR.
+
+    Writes the full run file into the run folder. Ctrl-C leaves a checkpoint; --resume goes on.
+    """
+    from elastic_nas import pipeline
+
+    if epochs is not None and minutes is not None:
+        raise ConfigError("give --epochs or --minutes, not both.")
+    overrides = list(settings or [])
+    for key, value in (("data", data), ("space", space)):
+        overrides += [] if value is None else [f"{key}={json.dumps(value)}"]
+    for key, length in (("epochs", epochs), ("minutes", minutes)):
+        overrides += [] if length is None else [f"train.{key}={length}"]
+    config, folder = facts.train_config(run_file, data, out, overrides, resume=resume)
+    pipeline.train(config, folder, resume=resume)
+    typer.echo(texts.after_training(folder))
+
+
+@command
+def profile(
+    device: Annotated[str, typer.Argument(metavar="DEVICE", help="Such as local-ort-1t.")],
+    space: Annotated[str | None, typer.Option(help="Measure all children of this space.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Or of this run's; the table goes there.")
+    ] = None,
+    classes: Classes = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write it.")] = None,
+) -> None:
+    """Measure this machine: a latency table for a space, with its error and its bound.
+
+    Entries that the table has are kept, so that an interrupted profile goes on.
+    """
+    from elastic_nas import pipeline
+    from elastic_nas.runs import open_run
+
+    opened = None if run is None else open_run(run)
+    path, report = pipeline.profile(device, run=opened, space=space, classes=classes, out=out)
+    typer.echo(report)
+    typer.echo(f"table: {path}")
+
+
+@command
+def search(  # noqa: PLR0913  one parameter an option
+    *,
+    run: Run,
+    device: Device,
+    latency: Latency = None,
+    params: Params = None,
+    macs: Macs = None,
+    size: Size = None,
+    evaluations: Annotated[
+        int | None, typer.Option(metavar="N", help="Children to know in the end.")
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="Such as evolution; see: list strategies.")
+    ] = None,
+    table: TableFile = None,
+) -> None:
+    """Evaluate children within the budgets; without one, over the whole range of latencies.
+
+    Accuracies do not depend on the device: what is known already is reused. Interrupted, the same
+    command goes on.
+    """
+    from elastic_nas import pipeline
+    from elastic_nas.runs import open_run
+
+    front = pipeline.search(
+        open_run(run),
+        device,
+        _budgets(latency, params, macs, size),
+        evaluations=evaluations,
+        strategy=strategy,
+        table=table,
+    )
+    typer.echo(texts.front_table(front, device))
+    typer.echo(f"picture: {run / 'fronts' / f'{Path(device).stem}.png'}")
+
+
+@command
+def query(  # noqa: PLR0913  one parameter an option
+    *,
+    run: Run,
+    device: Device,
+    latency: Latency = None,
+    params: Params = None,
+    macs: Macs = None,
+    size: Size = None,
+    table: TableFile = None,
+    as_json: Json = False,
+) -> None:
+    """The best evaluated child whose latency bound and counts keep all budgets."""
+    from elastic_nas import pipeline
+    from elastic_nas.runs import open_run
+
+    budgets = _budgets(latency, params, macs, size)
+    answers, target = pipeline.query(open_run(run), device, budgets, table=table)
+    if as_json:
+        _print_json(
+            {
+                **answers[0].plain(),
+                "device": target.device.name,
+                "table": str(target.table_path),
+                "children_within_budgets": len(answers),
+            }
+        )
+    else:
+        typer.echo(texts.answer_table(answers[0], target, budgets))
+
+
+@command
+def export(  # noqa: PLR0913  one parameter an option
+    *,
+    run: Run,
+    device: Annotated[
+        str | None, typer.Option(help="The device that the budget is meant for.")
+    ] = None,
+    latency: Latency = None,
+    params: Params = None,
+    macs: Macs = None,
+    size: Size = None,
+    genotype: Annotated[
+        str | None, typer.Option(metavar="G", help="This very child, such as 0,1,0.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="What to write; default: in DIR.")
+    ] = None,
+    table: TableFile = None,
+    as_json: Json = False,
+) -> None:
+    """Write the best child within the budgets as one ONNX file, compared, scored and timed."""
+    from elastic_nas import delivery
+    from elastic_nas.runs import open_run
+
+    budgets = _budgets(latency, params, macs, size)
+    if genotype is None and (device is None or not budgets.limits()):
+        raise ConfigError(
+            "export needs --device and a budget such as --latency 5ms, or --genotype."
+        )
+    opened = open_run(run)
+    folder = out or run / "exported" / facts.folder_name(budgets, genotype)
+    manifest = delivery.export(
+        opened, folder, device_name=device, budgets=budgets, genotype=genotype, table=table
+    )
+    if as_json:
+        _print_json({"folder": str(folder), **manifest})
+    else:
+        typer.echo(texts.manifest_table(manifest))
+        typer.echo(f"written: {folder}/child.onnx (recheck with: elastic-nas verify {folder})")
+
+
+@command
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What export wrote.")],
+    device: Annotated[str | None, typer.Option(help="Time it here as this profile says.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Recheck an exported folder: hashes, outputs for stored real images, latency."""
+    from elastic_nas import delivery
+
+    report = delivery.verify(folder, device)
+    if as_json:
+        _print_json(report)
+    else:
+        typer.echo(texts.verify_table(report))
+
+
+@command
+def describe(
+    space: Annotated[str, typer.Argument(metavar="SPACE", help="Such as bignas, tiny:size=32.")],
+    child: Child = None,
+    classes: Classes = None,
+    as_json: Json = False,
+) -> None:
+    """A space (dims, number of children, ends), or one child: MACs, parameters, blocks.
+
+    Counted for 3 input channels and, unless told otherwise, 1000 classes.
+    """
+    found = facts.describe(space, child, classes or 1000)
+    if as_json:
+        _print_json(found)
+    else:
+        typer.echo(texts.describe_table(found))
+
+
+@command
+def predict(
+    device: Annotated[str, typer.Argument(metavar="DEVICE", help="See: list devices.")],
+    space: Annotated[str, typer.Argument(metavar="SPACE", help="See: list spaces.")],
+    child: Child = "largest",
+    classes: Classes = None,
+    table: TableFile = None,
+    as_json: Json = False,
+) -> None:
+    """Predicted latency of a child on a device, and its 95 % bound, in milliseconds."""
+    found = facts.predict(device, space, child or "largest", classes or 1000, table)
+    if as_json:
+        _print_json(found)
+    else:
+        typer.echo(texts.predict_table(found))
+
+
+@command
+def list_(
+    kind: Annotated[str, typer.Argument(metavar="spaces|strategies|devices|tasks")],
+    run: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Show the tables of this run, too.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What there is: spaces, strategies, tasks, or devices with the places of their tables."""
+    found = facts.listing(kind, run)
+    if as_json:
+        _print_json(found)
+    else:
+        typer.echo(texts.listing_table(found))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"elastic-nas {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+def main() -> None:
+    """Run the command line; exits with 0, 1 (an error), 2 (wrong usage) or 130 (interrupted)."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # warnings of libraries are for developers
+    app()

@@ -1,0 +1,125 @@
+"""The demonstration: the main flow on handwritten digits, three children at three budgets."""
+
+from math import ceil, floor, log10
+from pathlib import Path
+from typing import Any
+
+from elastic_nas import delivery, pipeline, texts
+from elastic_nas.budgets import Budgets, format_count, format_duration, format_size
+from elastic_nas.config import read_run_file, recipe
+from elastic_nas.data.dataset import load_dataset
+from elastic_nas.errors import MeasurementRefused
+from elastic_nas.files import write_json
+from elastic_nas.progress import say
+from elastic_nas.runs import RunFolder
+from elastic_nas.targets import open_target
+from elastic_nas.training.checkpoint import FILE_NAME, read_progress
+
+DEVICE = "local-ort-1t"
+FALLBACK = "x86-epyc-avx512-ort-1t"
+"""A device with a shipped table, for a machine too busy to be profiled."""
+
+SHARES = (0.1, 0.4, 1.0)
+"""Where the three budgets lie between the smallest and the largest child's bound."""
+
+
+def run_demo(folder: Path) -> str:
+    """Train, profile, search, export three children; returns the closing table.
+
+    What an earlier, interrupted demonstration finished in `folder` is kept.
+
+    Raises:
+        ElasticNasError: The folder holds another run, or cannot be written.
+    """
+    say("1/4 training a supernet on handwritten digits (8x8 scans)")
+    run = _trained(folder)
+    say("2/4 profiling this machine")
+    device = _profiled(run)
+    say("3/4 searching")
+    pipeline.search(run, device, Budgets())
+    say("4/4 exporting three children")
+    manifests = [
+        delivery.export(run, folder / f"child-{number}", device_name=device, budgets=budgets)
+        for number, budgets in enumerate(_budgets(run, device), 1)
+    ]
+    ends = _ends(run)
+    write_json(folder / "demo.json", {"device": device, "ends": ends, "children": manifests})
+    return _closing(folder, manifests, ends)
+
+
+def _trained(folder: Path) -> RunFolder:
+    run = RunFolder(folder)
+    if not (folder / FILE_NAME).exists():
+        return pipeline.train(recipe("digits"), folder)
+    at = read_progress(folder / FILE_NAME, run.network)
+    if at.step < at.steps:
+        return pipeline.train(read_run_file(run.run_file), folder, resume=True)
+    say("trained already.")
+    return run
+
+
+def _profiled(run: RunFolder) -> str:
+    """The device to search on: this machine, or a shipped one where this one is too busy."""
+    try:
+        _, report = pipeline.profile(DEVICE, run=run)
+    except MeasurementRefused as error:
+        say(f"warning: {error}\nGoing on with the shipped table of {FALLBACK}.")
+        return FALLBACK
+    say(report)
+    return DEVICE
+
+
+def _budgets(run: RunFolder, device: str) -> list[Budgets]:
+    """Three latency budgets between the smallest and the largest child's bound."""
+    network, target = run.network, open_target(run.network, device, run=run.path)
+    ends = [network.smallest, network.largest]
+    low, high = target.costs.bound_ms(ends)  # type: ignore[arg-type]
+    return [Budgets(latency_ms=_rounded_up(low + share * (high - low))) for share in SHARES]
+
+
+def _rounded_up(ms: float) -> float:
+    """Two significant digits, not below `ms`."""
+    unit = 10.0 ** (floor(log10(ms)) - 1)
+    return round(ceil(ms / unit) * unit, 9)
+
+
+def _ends(run: RunFolder) -> dict[str, Any]:
+    """Top-1 on the test split of the supernet's two ends, calibrated like any exported child."""
+    config = read_run_file(run.run_file)
+    data = load_dataset(config.data, config.seed)
+    judge = pipeline.judge_of(run, config, data)
+    ends = {"smallest": run.network.smallest, "largest": run.network.largest}
+    return {
+        name: delivery.score(judge.right(judge.child(genotype), data.test))
+        for name, genotype in ends.items()
+    }
+
+
+def _closing(folder: Path, manifests: list[dict[str, Any]], ends: dict[str, Any]) -> str:
+    rows = [_row(manifest) for manifest in manifests]
+    header = ("budget", "accuracy", "95 % interval", "predicted", "bounded", "measured", "MACs",
+              "file")  # fmt: skip
+    n = ends["largest"]["n"]
+    both = ", ".join(
+        f"{name} {texts.percent(end['top1'])} ({texts.interval(*end['interval_95'])})"
+        for name, end in ends.items()
+    )
+    return (
+        f"\nThree children as verified ONNX files; accuracy of the files on the untouched test "
+        f"split, n = {n}.\nLatency on {manifests[0]['latency']['device']}, batch 1.\n\n"
+        f"{texts.columns(rows, header)}\n\nEnds of the supernet on the test split: {both}.\n"
+        f"Look at {folder}/fronts/{manifests[0]['latency']['device']}.png and {folder}/child-1/."
+    )
+
+
+def _row(manifest: dict[str, Any]) -> tuple[str, ...]:
+    latency, accuracy = manifest["latency"], manifest["accuracy"]
+    times = (latency[key] for key in ("predicted_ms", "bound_ms", "measured_ms"))
+    return (
+        format_duration(latency["budget_ms"]),
+        texts.percent(accuracy["top1"]),
+        texts.interval(*accuracy["interval_95"]),
+        *("not measured" if ms is None else format_duration(ms) for ms in times),
+        format_count(manifest["macs"]),
+        format_size(manifest["size_bytes"]),
+    )

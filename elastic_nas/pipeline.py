@@ -1,0 +1,288 @@
+"""The main flow: train, profile, search, query; `delivery.py` has export and verify.
+
+Heavy imports stand inside the functions: a query must not pay for torch.
+"""
+
+import time
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from elastic_nas import plugins
+from elastic_nas.budgets import Budgets
+from elastic_nas.errors import ConfigError, RunFolderError
+from elastic_nas.files import locked, read_json, sha256_of, user_folder, write_atomic, write_json
+from elastic_nas.genotype import Genotype
+from elastic_nas.latency.devices import load_device
+from elastic_nas.network import Network
+from elastic_nas.progress import say
+from elastic_nas.query import Answer
+from elastic_nas.query import query as answer_query
+from elastic_nas.runs import RunFolder
+from elastic_nas.search.history import History, Row, read_history
+from elastic_nas.targets import Target, open_target, runtime_of
+
+if TYPE_CHECKING:
+    from elastic_nas.config import RunConfig
+    from elastic_nas.data.dataset import Dataset
+    from elastic_nas.training.evaluation import Judge
+
+
+def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFolder:
+    """Train a supernet; everything it leaves is in `folder`.
+
+    Args:
+        config: The run file.
+        folder: The run folder, made where it is missing.
+        resume: Go on from the last checkpoint instead of refusing a folder that holds one.
+
+    Raises:
+        ElasticNasError: See `training.loop.train`, `data.dataset.load_dataset`.
+        KeyboardInterrupt: Stopped on request, with a checkpoint in the folder.
+    """
+    from elastic_nas.data.choose import choose_space
+    from elastic_nas.data.dataset import load_dataset
+    from elastic_nas.training.checkpoint import FILE_NAME
+    from elastic_nas.training.loop import Trainer
+    from elastic_nas.training.loop import train as train_loop
+
+    run = RunFolder(folder)
+    with locked(folder):
+        has_checkpoint = (folder / FILE_NAME).exists()
+        if has_checkpoint and not resume:
+            raise RunFolderError(
+                f"{folder} holds a run already; go on with --resume, or choose another --out."
+            )
+        data = load_dataset(config.data, config.seed)
+        if config.space is None:
+            space, reason = choose_space(data)
+            say(reason)
+            config = config.model_copy(update={"space": space})
+        network = Network(str(config.space), len(data.labels))
+        say(
+            f"{data.name}: {len(data.train)} training, {len(data.validation)} search-validation "
+            f"and {len(data.test)} test images of {len(data.labels)} classes."
+        )
+        trainer = Trainer(network, data, config.train, config.seed)
+        trainer.config = trainer.resolved()
+        _write_run_file(run, config.model_copy(update={"train": trainer.config}))
+        run.write_record(network, data.labels)
+        train_loop(trainer, folder, resume=has_checkpoint)
+    return run
+
+
+def _write_run_file(run: RunFolder, config: "RunConfig") -> None:
+    """Write the full run file, with the path of the data made absolute."""
+    from elastic_nas.config import dump_run
+
+    data = config.data if config.data == "digits" else str(Path(config.data).resolve())
+    write_atomic(run.run_file, dump_run(config.model_copy(update={"data": data})))
+
+
+def profile(
+    device_name: str,
+    *,
+    run: RunFolder | None = None,
+    space: str | None = None,
+    classes: int | None = None,
+    out: Path | None = None,
+) -> tuple[Path, str]:
+    """Measure this machine for all children of a space; what a table has already is kept.
+
+    Args:
+        device_name: A hardware profile's name or path.
+        run: Take space and classes from this run, and keep the table in it.
+        space: Else, the space.
+        classes: Outputs of the measured children; by default the run's, or 1000.
+        out: Where to write the table; by default the run folder or the per-user folder.
+
+    Returns:
+        The table's path, and the report for a person.
+
+    Raises:
+        MeasurementRefused: The machine is too busy.
+        TableError: There is a table of another device or machine at the place to write to.
+    """
+    from elastic_nas.latency.profile import profile as measure_all
+    from elastic_nas.latency.report import report
+    from elastic_nas.latency.table import LatencyTable
+
+    device = load_device(device_name)
+    if run is not None:
+        network = Network(run.network.space_name, classes or run.network.classes)
+        path = out or run.table(device.name)
+    elif space is not None:
+        network = Network(space, classes or 1000)
+        path = out or user_folder() / "latency_tables" / f"{device.name}.json"
+    else:
+        raise ConfigError("profile needs --space NAME or --run DIR to know what to measure.")
+    table = LatencyTable.read(path) if path.exists() else None
+    if table is not None:
+        table.check_fits(device)
+    table = measure_all(
+        network, runtime_of(device), device, table, save=lambda table: table.write(path)
+    )
+    table.write(path)
+    return path, report(table, network)
+
+
+def judge_of(run: RunFolder, config: "RunConfig", data: "Dataset") -> "Judge":
+    """The run's supernet with the images its children are calibrated and judged on."""
+    from elastic_nas.training.checkpoint import FILE_NAME, load_checkpoint
+    from elastic_nas.training.evaluation import Judge
+    from elastic_nas.training.loop import device_of, set_threads
+
+    set_threads(config.train.threads)
+    supernet = run.network.supernet()
+    at = load_checkpoint(run.path / FILE_NAME, run.network, supernet)
+    if at.step < at.steps:
+        say(f"note: training stopped at step {at.step} of {at.steps}; go on with --resume.")
+    return Judge(
+        run.network,
+        supernet,
+        data,
+        calibration_images=config.search.calibration_images,
+        validation_images=config.search.validation_images,
+        device=device_of(config.train.device),
+    )
+
+
+def ties_of(run: RunFolder, judge: "Judge") -> dict[str, str]:
+    """Hashes of all that an accuracy depends on."""
+    from elastic_nas.training.checkpoint import FILE_NAME
+
+    return {
+        "weights": sha256_of(run.path / FILE_NAME),
+        "split": judge.validation.sha256,
+        "calibration": judge.settings_hash,
+    }
+
+
+def search(
+    run: RunFolder,
+    device_name: str,
+    budgets: Budgets,
+    *,
+    evaluations: int | None = None,
+    strategy: str | None = None,
+    table: Path | None = None,
+) -> list[Answer]:
+    """Search the run's children on a device; returns the Pareto front, fastest first.
+
+    What is evaluated already (for any device) is reused. Leaves ``history.jsonl``, the front and
+    its picture in the run folder.
+
+    Raises:
+        InfeasibleBudget: The smallest child breaks a budget.
+        TableError: See `targets.open_target`.
+    """
+    from elastic_nas.config import read_run_file
+    from elastic_nas.data.dataset import load_dataset
+    from elastic_nas.search.driver import Evaluation, check_feasible
+    from elastic_nas.search.driver import search as drive
+
+    network = run.network
+    target = open_target(network, device_name, table=table, run=run.path)
+    check_feasible(network.dims, target.costs, budgets)
+    for note in target.notes:
+        say(f"note: {note}.")
+    config = read_run_file(run.run_file)
+    with locked(run.path):
+        judge = judge_of(run, config, load_dataset(config.data, config.seed))
+        ties = ties_of(run, judge)
+        history = History(run.history, ties)
+        if history.foreign:
+            say(f"{history.foreign} rows of other weights, images or settings are left aside.")
+        write_json(run.ties, ties)
+        rng = Random(f"search-{config.seed}")
+
+        def evaluate(genotype: Genotype) -> Evaluation:
+            started = time.perf_counter()
+            accuracy = judge.evaluate(genotype)
+            return Evaluation(accuracy, len(judge.validation), time.perf_counter() - started)
+
+        plugin = plugins.create(
+            "strategies",
+            strategy or config.search.strategy,
+            dims=network.dims,
+            rng=Random(f"strategy-{config.seed}"),
+        )
+        total = evaluations or config.search.evaluations
+        drive(network.dims, plugin, evaluate, target.costs, budgets, history, total, rng)
+        return _write_front(run, target, budgets, history)
+
+
+def _write_front(
+    run: RunFolder, target: Target, budgets: Budgets, history: History
+) -> list[Answer]:
+    """The Pareto front under the budgets, as a file and as a picture."""
+    from elastic_nas.search.front import pareto_front, write_front
+
+    answers = answers_of(list(history), run, target, budgets)
+    chosen = pareto_front([a.accuracy for a in answers], [a.bound_ms for a in answers])
+    front = [answers[index] for index in chosen]
+    write_front(
+        run.front(target.device.name),
+        device=target.device.name,
+        table_sha256=target.table_sha256,
+        ties=history.ties,
+        budgets=budgets,
+        children=[answer.plain() for answer in front],
+    )
+    plot(run, target, list(history))
+    return front
+
+
+def plot(run: RunFolder, target: Target, rows: list[Row]) -> list[Path]:
+    """Draw accuracy against latency beside the device's front, as PNG and SVG.
+
+    All evaluated children, the front over all of them, and those that were exported.
+    """
+    from elastic_nas.report import Chosen, Point, plot_front
+
+    bounds = target.costs.bound_ms(np.array([row.genotype for row in rows]))
+    points = [Point(float(ms), row.accuracy) for ms, row in zip(bounds, rows, strict=True)]
+    exported = read_json(run.exported(target.device.name), missing={})
+    return plot_front(
+        run.front(target.device.name).with_suffix(""),
+        device=target.device.name,
+        n=rows[0].n,
+        points=points,
+        chosen=[Chosen(**fields) for fields in exported.values()],
+    )
+
+
+def query(
+    run: RunFolder, device_name: str, budgets: Budgets, *, table: Path | None = None
+) -> tuple[list[Answer], Target]:
+    """All evaluated children within the budgets, the best first, by their latency *bound*.
+
+    Raises:
+        InfeasibleBudget: There is none.
+        RunFolderError: Nothing has been searched yet.
+    """
+    target = open_target(run.network, device_name, table=table, run=run.path)
+    return answers_of(searched_rows(run), run, target, budgets), target
+
+
+def answers_of(rows: list[Row], run: RunFolder, target: Target, budgets: Budgets) -> list[Answer]:
+    """The evaluated children within the budgets, the best first."""
+    notes = target.notes
+    return answer_query(rows, run.network, target.costs, budgets, lambda _: notes)
+
+
+def searched_rows(run: RunFolder) -> list[Row]:
+    """What the latest search knows.
+
+    Raises:
+        RunFolderError: Nothing has been searched yet.
+    """
+    if not run.ties.exists():
+        raise RunFolderError(
+            f"nothing has been searched in {run.path} yet; run elastic-nas search {run.path} "
+            "--device DEVICE first."
+        )
+    ties = read_json(run.ties)
+    return read_history(run.history, ties)

@@ -1,0 +1,192 @@
+"""What the command line says: facts, answers and manifests as text for a person."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from elastic_nas.budgets import Budgets, format_count, format_duration, format_size
+from elastic_nas.facts import default_run
+from elastic_nas.genotype import format_genotype
+from elastic_nas.query import Answer
+
+if TYPE_CHECKING:
+    from elastic_nas.targets import Target
+
+
+def columns(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] | None = None) -> str:
+    """Rows as aligned columns."""
+    everything = [header, *rows] if header else rows
+    widths = [max(len(row[i]) for row in everything) for i in range(len(everything[0]))]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in everything]
+    return "\n".join(lines)
+
+
+def percent(value: float) -> str:
+    """``98.3 %``."""
+    return f"{100 * value:.1f} %"
+
+
+def interval(low: float, high: float) -> str:
+    """``97.1-99.0 %``."""
+    return f"{100 * low:.1f}-{100 * high:.1f} %"
+
+
+def how_to_go_on(name: str, arguments: dict[str, Any]) -> str:
+    """What a person does after Ctrl-C."""
+    if name != "train":
+        return "What is finished is on disk; the same command goes on."
+    out = arguments.get("out")
+    folder = out if out is not None else default_run(arguments["run_file"], arguments["data"])
+    return f"Go on with: elastic-nas train --out {folder} --resume"
+
+
+def after_training(folder: Path) -> str:
+    """The next steps."""
+    device = "local-ort-1t"
+    return (
+        f"trained: {folder}\nNext:\n  elastic-nas profile {device} --run {folder}\n"
+        f"  elastic-nas search {folder} --device {device}\n"
+        f"  elastic-nas export {folder} --device {device} --latency 5ms"
+    )
+
+
+def front_table(front: list[Answer], device: str) -> str:
+    """The Pareto front for a person."""
+    rows = [
+        (
+            format_duration(a.bound_ms),
+            format_duration(a.predicted_ms),
+            percent(a.accuracy),
+            interval(*a.interval),
+            format_count(a.macs),
+            format_count(a.params),
+            format_genotype(a.genotype),
+        )
+        for a in front
+    ]
+    header = ("bound", "predicted", "accuracy", "95 % interval", "MACs", "params", "genotype")
+    n = front[0].n if front else 0
+    title = f"Pareto front on {device}; accuracy on search-validation, n = {n}\n"
+    return title + columns(rows, header)
+
+
+def answer_table(answer: Answer, target: "Target", budgets: Budgets) -> str:
+    """One answer for a person."""
+    rows = [
+        ("budgets", str(budgets)),
+        ("genotype", format_genotype(answer.genotype)),
+        (
+            "accuracy",
+            f"{percent(answer.accuracy)} ({interval(*answer.interval)}) on search-validation, "
+            f"n = {answer.n}",
+        ),
+        ("latency", f"{format_duration(answer.predicted_ms)} predicted"),
+        ("", f"{format_duration(answer.bound_ms)} bounded at 95 % on {target.device.name}"),
+        ("params", format_count(answer.params)),
+        ("MACs", format_count(answer.macs)),
+        ("file", f"at most {format_size(answer.size_bytes)}"),
+        ("resolution", f"{answer.settings['resolution']} px"),
+        *(("note", note) for note in answer.notes),
+    ]
+    return columns(rows)
+
+
+def latency_rows(latency: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Predicted, bounded and measured side by side."""
+    predicted, bound, measured = (
+        "-" if latency[key] is None else format_duration(latency[key])
+        for key in ("predicted_ms", "bound_ms", "measured_ms")
+    )
+    rows: list[tuple[str, ...]] = [
+        ("latency", f"{predicted} predicted, {bound} bounded at 95 %, {measured} measured")
+    ]
+    if latency["device"]:
+        rows.append(("device", str(latency["device"])))
+    rows += [("note", note) for note in (latency["note"], *latency.get("notes", [])) if note]
+    return rows
+
+
+def manifest_table(manifest: dict[str, Any]) -> str:
+    """An exported child for a person."""
+    accuracy, parity = manifest["accuracy"], manifest["parity"]
+    rows: list[tuple[str, ...]] = [
+        ("genotype", manifest["genotype"]),
+        (
+            "accuracy",
+            f"{percent(accuracy['top1'])} ({interval(*accuracy['interval_95'])}) of the file on "
+            f"the {accuracy['split']} split, n = {accuracy['n']}",
+        ),
+        *latency_rows(manifest["latency"]),
+        ("parity", parity_text(parity)),
+        ("file", f"{format_size(manifest['size_bytes'])}, {format_count(manifest['params'])}"),
+    ]
+    return columns(rows)
+
+
+def parity_text(parity: dict[str, Any]) -> str:
+    """``4e-07 of the largest logit, top-1 agreement 100.0 % on 64 images``."""
+    return (
+        f"{parity['max_difference']:.0e} of the largest logit, top-1 agreement "
+        f"{percent(parity['top1_agreement'])} on {parity['images']} images"
+    )
+
+
+def verify_table(report: dict[str, Any]) -> str:
+    """A recheck for a person."""
+    rows: list[tuple[str, ...]] = [
+        ("verified", report["folder"]),
+        ("hashes", "unchanged"),
+        ("parity", parity_text(report["parity"])),
+        *latency_rows(report["latency"]),
+    ]
+    return columns(rows)
+
+
+def describe_table(facts: dict[str, Any]) -> str:
+    """A space or a child for a person."""
+    if "blocks" in facts:
+        head = [(key, f"{facts[key]:,}") for key in ("macs", "params")]
+        settings = [(key, str(value)) for key, value in facts["settings"].items()]
+        blocks = [
+            (b["kind"], _block_text(b), format_count(b["macs"]), format_count(b["params"]))
+            for b in facts["blocks"]
+        ]
+        top = columns([("genotype", facts["genotype"]), *settings, *head])
+        return f"{top}\n\n{columns(blocks, ('block', 'shape', 'MACs', 'params'))}"
+    dims = [(dim["name"], ", ".join(map(str, dim["choices"]))) for dim in facts["dims"]]
+    ends = [
+        (end, f"{facts[end]['macs']:,} MACs, {facts[end]['params']:,} parameters")
+        for end in ("smallest", "largest")
+    ]
+    children = ("children", f"{facts['children']:,}")
+    return f"{columns([('space', facts['space']), children, *ends])}\n\n{columns(dims)}"
+
+
+def _block_text(block: dict[str, Any]) -> str:
+    skipped = ("kind", "macs", "params", "activation", "gate", "shortcut", "expanded")
+    return " ".join(f"{key}={value}" for key, value in block.items() if key not in skipped)
+
+
+def predict_table(facts: dict[str, Any]) -> str:
+    """A prediction for a person."""
+    rows = [
+        ("child", facts["genotype"]),
+        ("predicted", format_duration(facts["latency_ms"])),
+        ("bounded", f"{format_duration(facts['bound_ms'])} at 95 %"),
+        ("device", facts["device"]),
+        *(("note", note) for note in facts["notes"]),
+    ]
+    return columns(rows)
+
+
+def listing_table(facts: dict[str, Any]) -> str:
+    """A list for a person."""
+    ((kind, rows),) = facts.items()
+    if kind != "devices":
+        return columns([(row["name"], row["about"]) for row in rows])
+    places = (
+        "Tables are looked up in this order: --table FILE, the run folder (--run), the per-user "
+        "folder, shipped."
+    )
+    lines = [(row["name"], row["about"], row["table"] or row["hint"]) for row in rows]
+    return f"{columns(lines)}\n\n{places}"
