@@ -58,6 +58,25 @@ def test_all_operations_are_drawn_equally_often(monkeypatch):
     assert 140 < min(drawn.values()) <= max(drawn.values()) < 260
 
 
+def test_operation_strength_and_crop_are_drawn_apart(monkeypatch):
+    areas, operations, strengths = [], [], []
+
+    def apply(position):
+        return lambda image, m: operations.append(position) or strengths.append(m) or image
+
+    def box(size, scale, draws):
+        areas.append(draws[0])
+        return crop_box(size, scale, draws)
+
+    monkeypatch.setattr(augment_module, "OPERATIONS", (apply(0), apply(1)))
+    monkeypatch.setattr(augment_module, "crop_box", box)
+    for seed in range(500):
+        Augment(flip=False)(Image.new("RGB", (2, 2)), 2, np.random.default_rng(seed))
+    assert np.abs(np.corrcoef([areas, operations, strengths]) - np.eye(3)).max() < 0.15
+    assert -1 <= min(strengths) < -0.95
+    assert 0.95 < max(strengths) <= 1
+
+
 def test_none_leaves_the_crop_alone():
     image = Image.new("RGB", (20, 20), (10, 200, 30))
     augment = Augment(flip=True, strong="none")

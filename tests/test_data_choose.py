@@ -25,6 +25,7 @@ from elastic_nas.data.dataset import load_dataset
         (140, 5000, "compact:size=160"),
         (400, 5000, "compact:size=160"),
         (400, 1999, "compact:size=96"),
+        (400, 2000, "compact:size=160"),
         (60, 1999, "compact:size=64"),
         (400, 99_999, "compact:size=160"),
         (159, 100_000, "compact:size=160"),

@@ -58,6 +58,13 @@ def test_all_three_parts_are_taken_as_they_are(tmp_path):
     assert sizes(load_dataset(str(tmp_path))) == (6, 3, 4)
 
 
+def test_other_folders_beside_the_parts_are_left_alone(tmp_path):
+    classes(tmp_path / "train", {"a": 3, "b": 3})
+    classes(tmp_path / "test", {"a": 1, "b": 1})
+    save(tmp_path / "plots" / "x.png")
+    assert load_dataset(str(tmp_path)).labels == ("a", "b")
+
+
 def test_a_class_may_be_called_train(tmp_path):
     assert load_dataset(str(classes(tmp_path, {"bus": 3, "train": 3}))).labels == ("bus", "train")
 

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from elastic_nas.data.images import find_damage, in_parallel, read_image, shrink
+from elastic_nas.data.images import _quiet, find_damage, in_parallel, read_image, shrink
 from elastic_nas.errors import DataError
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -97,8 +97,14 @@ def test_exif_orientation_is_undone(tmp_path, orientation):
     assert np.abs(pixels - np.asarray(upright).astype(int)).mean() < 4
 
 
-def test_damaged_exif_does_not_hide_the_picture(tmp_path):
+def test_damaged_exif_does_not_hide_the_picture(tmp_path, monkeypatch):
     halves().save(tmp_path / "x.jpg", exif=b"Exif\0\0nonsense that is no TIFF header")
+    assert pixels_of(tmp_path / "x.jpg").shape == (8, 16, 3)
+
+    def refuse(image):
+        raise SyntaxError("not a TIFF file")
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", refuse)  # as Pillow does for some damage
     assert pixels_of(tmp_path / "x.jpg").shape == (8, 16, 3)
 
 
@@ -148,6 +154,15 @@ def test_threads_leave_the_warning_filters_as_they_were(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(read_image, [tmp_path / "x.png"] * 64))
     assert list(warnings.filters) == before
+
+
+def test_warnings_stay_silent_until_the_last_reader_is_done():
+    with _quiet:
+        with _quiet:
+            pass
+        warnings.warn("still silent", stacklevel=1)
+    with pytest.warns(UserWarning, match="heard"):
+        warnings.warn("heard", stacklevel=1)
 
 
 def test_long_work_says_how_far_it_is(capsys):

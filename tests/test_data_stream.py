@@ -134,8 +134,9 @@ def files(tmp_path, n=20):
     return Split("train", np.arange(n), FileImages(tmp_path, names, [0] * n))
 
 
-def test_small_folders_are_decoded_once(tmp_path):
-    one = stream(files(tmp_path))
+@pytest.mark.parametrize("n", [60, 120])  # all of them, or 100, tell the size
+def test_small_folders_are_decoded_once(tmp_path, n):
+    one = stream(files(tmp_path, n))
     list(one.batches(0, 1))
     for path in tmp_path.iterdir():
         path.unlink()
