@@ -1,1 +1,51 @@
-"""Train one supernet; get the best child within a latency budget as a verified ONNX file."""
+"""Train one supernet; get the best child within a latency budget as a verified ONNX file.
+
+>>> import elastic_nas as en
+>>> run = en.train("photos", out="runs/photos", minutes=10)      # doctest: +SKIP
+>>> en.profile("local-ort-1t", run=run)                          # doctest: +SKIP
+>>> en.search(run, "local-ort-1t")                               # doctest: +SKIP
+>>> en.export(run, "child-5ms", device="local-ort-1t", latency="5ms")  # doctest: +SKIP
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from elastic_nas._version import __version__
+
+if TYPE_CHECKING:
+    from elastic_nas.api import export, profile, query, search, train, verify
+    from elastic_nas.errors import ElasticNasError
+    from elastic_nas.network import Network
+    from elastic_nas.runs import open_run
+
+_HOMES = {
+    "ElasticNasError": "errors",
+    "Network": "network",
+    "export": "api",
+    "open_run": "runs",
+    "profile": "api",
+    "query": "api",
+    "search": "api",
+    "train": "api",
+    "verify": "api",
+}
+
+__all__ = [
+    "ElasticNasError",
+    "Network",
+    "__version__",
+    "export",
+    "open_run",
+    "profile",
+    "query",
+    "search",
+    "train",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when first used, so that ``import elastic_nas`` is quick."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"elastic_nas.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'elastic_nas' has no attribute {name!r}")

@@ -12,7 +12,7 @@ import typer
 
 from elastic_nas import facts, texts
 from elastic_nas._version import __version__
-from elastic_nas.budgets import Budgets, parse_count, parse_duration, parse_size
+from elastic_nas.api import budgets_of
 from elastic_nas.errors import ConfigError, ElasticNasError
 
 app = typer.Typer(
@@ -66,17 +66,6 @@ Child = Annotated[
 ]
 
 
-def _budgets(
-    latency: str | None, params: str | None, macs: str | None, size: str | None
-) -> Budgets:
-    return Budgets(
-        latency_ms=None if latency is None else parse_duration(latency),
-        params=None if params is None else parse_count(params),
-        macs=None if macs is None else parse_count(macs),
-        size_bytes=None if size is None else parse_size(size),
-    )
-
-
 def _print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=1))
 
@@ -97,7 +86,7 @@ def demo(
 
 
 @command
-def train(  # noqa: PLR0913  one parameter an option
+def train(
     *,
     run_file: Annotated[
         str | None,
@@ -128,12 +117,12 @@ def train(  # noqa: PLR0913  one parameter an option
 
     if epochs is not None and minutes is not None:
         raise ConfigError("give --epochs or --minutes, not both.")
-    overrides = list(settings or [])
-    for key, value in (("data", data), ("space", space)):
-        overrides += [] if value is None else [f"{key}={json.dumps(value)}"]
-    for key, length in (("epochs", epochs), ("minutes", minutes)):
-        overrides += [] if length is None else [f"train.{key}={length}"]
-    config, folder = facts.train_config(run_file, data, out, overrides, resume=resume)
+    given = {"data": data, "space": space, "train.epochs": epochs, "train.minutes": minutes}
+    changes = [
+        *(settings or []),
+        *facts.overrides({k: v for k, v in given.items() if v is not None}),
+    ]
+    config, folder = facts.train_config(run_file, data, out, changes, resume=resume)
     pipeline.train(config, folder, resume=resume)
     typer.echo(texts.after_training(folder))
 
@@ -189,7 +178,7 @@ def search(  # noqa: PLR0913  one parameter an option
     front = pipeline.search(
         open_run(run),
         device,
-        _budgets(latency, params, macs, size),
+        budgets_of(latency, params, macs, size),
         evaluations=evaluations,
         strategy=strategy,
         table=table,
@@ -199,7 +188,7 @@ def search(  # noqa: PLR0913  one parameter an option
 
 
 @command
-def query(  # noqa: PLR0913  one parameter an option
+def query(
     *,
     run: Run,
     device: Device,
@@ -214,7 +203,7 @@ def query(  # noqa: PLR0913  one parameter an option
     from elastic_nas import pipeline
     from elastic_nas.runs import open_run
 
-    budgets = _budgets(latency, params, macs, size)
+    budgets = budgets_of(latency, params, macs, size)
     answers, target = pipeline.query(open_run(run), device, budgets, table=table)
     if as_json:
         _print_json(
@@ -253,7 +242,7 @@ def export(  # noqa: PLR0913  one parameter an option
     from elastic_nas import delivery
     from elastic_nas.runs import open_run
 
-    budgets = _budgets(latency, params, macs, size)
+    budgets = budgets_of(latency, params, macs, size)
     if genotype is None and (device is None or not budgets.limits()):
         raise ConfigError(
             "export needs --device and a budget such as --latency 5ms, or --genotype."

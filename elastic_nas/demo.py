@@ -11,16 +11,13 @@ from elastic_nas.data.dataset import load_dataset
 from elastic_nas.errors import MeasurementRefused
 from elastic_nas.files import write_json
 from elastic_nas.progress import say
+from elastic_nas.query import Answer
 from elastic_nas.runs import RunFolder
-from elastic_nas.targets import open_target
 from elastic_nas.training.checkpoint import FILE_NAME, read_progress
 
 DEVICE = "local-ort-1t"
 FALLBACK = "x86-epyc-avx512-ort-1t"
 """A device with a shipped table, for a machine too busy to be profiled."""
-
-SHARES = (0.1, 0.4, 1.0)
-"""Where the three budgets lie between the smallest and the largest child's bound."""
 
 
 def run_demo(folder: Path) -> str:
@@ -36,11 +33,11 @@ def run_demo(folder: Path) -> str:
     say("2/4 profiling this machine")
     device = _profiled(run)
     say("3/4 searching")
-    pipeline.search(run, device, Budgets())
+    front = pipeline.search(run, device, Budgets())
     say("4/4 exporting three children")
     manifests = [
         delivery.export(run, folder / f"child-{number}", device_name=device, budgets=budgets)
-        for number, budgets in enumerate(_budgets(run, device), 1)
+        for number, budgets in enumerate(_budgets(front), 1)
     ]
     ends = _ends(run)
     write_json(folder / "demo.json", {"device": device, "ends": ends, "children": manifests})
@@ -69,17 +66,15 @@ def _profiled(run: RunFolder) -> str:
     return DEVICE
 
 
-def _budgets(run: RunFolder, device: str) -> list[Budgets]:
-    """Three latency budgets between the smallest and the largest child's bound."""
-    network, target = run.network, open_target(run.network, device, run=run.path)
-    ends = [network.smallest, network.largest]
-    low, high = target.costs.bound_ms(ends)  # type: ignore[arg-type]
-    return [Budgets(latency_ms=_rounded_up(low + share * (high - low))) for share in SHARES]
+def _budgets(front: list[Answer]) -> list[Budgets]:
+    """Three latency budgets: of the fastest, the middle and the best child of the front."""
+    chosen = (front[0], front[(len(front) - 1) // 2], front[-1])
+    return [Budgets(latency_ms=_rounded_up(answer.bound_ms)) for answer in chosen]
 
 
 def _rounded_up(ms: float) -> float:
-    """Two significant digits, not below `ms`."""
-    unit = 10.0 ** (floor(log10(ms)) - 1)
+    """Three significant digits, not below `ms`."""
+    unit = 10.0 ** (floor(log10(ms)) - 2)
     return round(ceil(ms / unit) * unit, 9)
 
 

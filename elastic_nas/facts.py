@@ -1,5 +1,6 @@
 """What commands are asked for, and facts about spaces, children and devices as plain values."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 KINDS = ("spaces", "strategies", "devices", "tasks")
 
 
+def overrides(values: dict[str, Any]) -> list[str]:
+    """Values as ``key=value`` overrides of a run file."""
+    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+
 def default_run(run_file: str | None, data: str | None) -> Path:
     """``runs/NAME`` for a run file or a folder of images."""
     name = Path(data).resolve().name if data is not None else Path(run_file or "digits").stem
@@ -26,7 +32,7 @@ def default_run(run_file: str | None, data: str | None) -> Path:
 
 
 def train_config(
-    run_file: str | None, data: str | None, out: Path | None, overrides: list[str], *, resume: bool
+    run_file: str | None, data: str | None, out: Path | None, changes: list[str], *, resume: bool
 ) -> tuple["RunConfig", Path]:
     """The run file that a train command means, and its run folder.
 
@@ -37,15 +43,15 @@ def train_config(
 
     folder = out or default_run(run_file, data)
     if resume and (folder / "run.yaml").is_file():
-        return read_run_file(folder / "run.yaml", overrides), folder
+        return read_run_file(folder / "run.yaml", changes), folder
     if run_file is None:
         if data is None:
             what = f"{folder} holds no run to resume" if resume else "nothing to train on"
             raise ConfigError(f"{what}: name a run file, or a folder of images with --data DIR.")
         run_file = "digits" if data == "digits" else "small_data"
     if not Path(run_file).exists() and run_file in recipes():
-        return parse_run(recipe(run_file).model_dump(exclude_none=True), overrides), folder
-    return read_run_file(Path(run_file), overrides), folder
+        return parse_run(recipe(run_file).model_dump(exclude_none=True), changes), folder
+    return read_run_file(Path(run_file), changes), folder
 
 
 def folder_name(budgets: Budgets, genotype: str | None) -> str:

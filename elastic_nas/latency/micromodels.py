@@ -3,6 +3,8 @@
 They come from the writer that exports children, so that what is timed is what ships.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from elastic_nas.genotype import Genotype
@@ -42,7 +44,8 @@ def child_model(network: "Network", genotype: Genotype, seed: int) -> bytes:
 
     rows = [(unit.name, unit.spec(genotype)) for unit in network.units]
     modules = {name: _module(spec, seed) for name, spec in rows if spec is not None}
-    return bytes(Child(modules).to_onnx(MEAN, STD).SerializeToString())
+    with _one_thread():
+        return bytes(Child(modules).to_onnx(MEAN, STD).SerializeToString())
 
 
 def _module(spec: BlockSpec, seed: int) -> "nn.Module":
@@ -54,4 +57,18 @@ def _module(spec: BlockSpec, seed: int) -> "nn.Module":
 
     with torch.device("meta"):
         module = plain(spec)
-    return randomise(module.to_empty(device="cpu"), seed)
+    with _one_thread():
+        return randomise(module.to_empty(device="cpu"), seed)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch from a second thread: on a busy machine its threads wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -159,7 +159,8 @@ def child_features(
 ) -> Floats:
     """`FEATURES` summed over a child's blocks: (8,)."""
     rows = [block_features(spec, entry_ms(spec)[0]) for spec in blocks]
-    return np.asarray(rows, np.float64).sum(axis=0)
+    total: Floats = np.asarray(rows, np.float64).sum(axis=0)
+    return total
 
 
 def fit(features: Floats, measured_ms: Floats) -> FittedModel:

@@ -13,7 +13,8 @@ class Space(MobileSpace):
     """Three stages without a strided stem.
 
     Attributes:
-        size: Largest input resolution in pixels: 8, 16, 24 or 32; children also take 3/4 of it.
+        size: Largest input resolution in pixels: 8, 16, 24 or 32; children also take a half
+            and three quarters of it.
         activation: ``relu`` or ``hswish``.
     """
 
@@ -29,15 +30,15 @@ class Space(MobileSpace):
     def trunk(self) -> Trunk:
         kernels, expands = (3, 5), (3, 4, 6)
         return Trunk(
-            resolutions=(self.size * 3 // 4, self.size),
-            stem=(16, 24),
+            resolutions=(self.size // 2, self.size * 3 // 4, self.size),
+            stem=(8, 16),
             stem_stride=1,
             stages=(
-                Stage(1, (16, 24), (1, 2), kernels, expands, se=False),
-                Stage(2, (24, 32), (1, 2, 3), kernels, expands, se=True),
-                Stage(2, (32, 48), (1, 2, 3), kernels, expands, se=True),
+                Stage(1, (8, 16, 24), (1, 2), kernels, expands, se=False),
+                Stage(2, (16, 24, 32), (1, 2, 3), kernels, expands, se=True),
+                Stage(2, (24, 32, 48), (1, 2, 3), kernels, expands, se=True),
             ),
-            head=(96, 128),
+            head=(64, 128),
             head_expand=0,
             per_block=True,
             squeeze_of="expanded",
