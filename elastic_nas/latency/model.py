@@ -2,7 +2,9 @@
 
 A child's latency is ``w . features + constant`` with non-negative weights, so it is a sum over its
 blocks and stays as quick as a look-up. The sum of isolated blocks alone is biased by what a
-runtime does between them; 20 measured children correct that.
+runtime does between them; 20 measured children correct that. What a call costs by itself
+(`null_ms`) is in every block's entry but only once in a child, so it is taken off each entry: in a
+space of small children that halved the error (3.7 to 2.0 %).
 """
 
 from collections.abc import Callable, Mapping
@@ -29,6 +31,7 @@ FEATURES = (
     "blocks",
 )
 """Of each block, additive over a child's blocks."""
+TABLE_MS, BLOCKS = FEATURES.index("table_ms"), FEATURES.index("blocks")
 
 KINDS: dict[str, tuple[int, ...]] = {
     "scale": (0,),
@@ -49,7 +52,8 @@ class FittedModel:
     Attributes:
         kind: ``scale``, ``affine`` or ``nnls``.
         features: `FEATURES` and ``constant``.
-        weights: One for each of `features`: ms a unit, 0 where unused.
+        weights: One for each of `features`: ms a unit, 0 where unused; that of ``blocks`` may be
+            negative (see `fit`).
         q95: A child drawn at random takes at most this many times its prediction, with 95 %
             probability; None where too few children were measured to say so.
         n_fit: Children that the weights were fitted on.
@@ -110,7 +114,7 @@ class FittedModel:
             raise TableError("a fitted model of unknown kind or features.")
         weights = values["weights"]
         sound = isinstance(weights, list) and len(weights) == len(FEATURES) + 1
-        if not sound or not all(_is_number(weight) for weight in weights) or not any(weights):
+        if not sound or not all(map(_is_weight, range(len(weights)), weights)) or not any(weights):
             raise TableError("weights of a fitted model must be numbers of 0 or more.")
         if any(type(values[key]) is not int or values[key] < 0 for key in ("n_fit", "n_calibrate")):
             raise TableError("n_fit and n_calibrate must be whole numbers of 0 or more.")
@@ -122,6 +126,10 @@ class FittedModel:
 
 def _is_number(value: object, least: float = 0.0, most: float = MAX_NUMBER) -> bool:
     return type(value) in (int, float) and least <= value <= most  # type: ignore[operator]
+
+
+def _is_weight(position: int, value: object) -> bool:
+    return _is_number(value, least=-MAX_NUMBER if position == BLOCKS else 0.0)
 
 
 def _check_quality(values: Mapping[str, Any]) -> None:
@@ -163,20 +171,24 @@ def child_features(
     return total
 
 
-def fit(features: Floats, measured_ms: Floats) -> FittedModel:
+def fit(features: Floats, measured_ms: Floats, null_ms: float = 0.0) -> FittedModel:
     """The model with the least leave-one-out error of those in `KINDS`.
+
+    Below 10 children only ``scale`` is tried. Weights minimise the squared *relative* error:
+    rows are divided by the measured time. They are 0 or more, but for what `null_ms` takes off
+    the weight of ``blocks``.
 
     Args:
         features: (n, 8) summed features of whole children.
         measured_ms: (n,) what they take.
-
-    Below 10 children only ``scale`` is tried. Weights minimise the squared *relative* error:
-    rows are divided by the measured time.
+        null_ms: What an empty model takes: taken off every block's entry.
     """
     x = np.column_stack([features, np.ones(len(features))])
+    x[:, TABLE_MS] -= null_ms * x[:, BLOCKS]
     kinds = list(KINDS) if len(x) >= MIN_FOR_ALL else ["scale"]
     kind = min(kinds, key=lambda kind: _leave_one_out(kind, x, measured_ms))
     weights = _solve(kind, x, measured_ms)
+    weights[BLOCKS] -= null_ms * weights[TABLE_MS]
     return FittedModel(
         kind=kind,
         features=(*FEATURES, "constant"),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from elastic_nas.additive import AdditiveCost
 from elastic_nas.errors import ConfigError, MeasurementRefused
 from elastic_nas.genotype import Genotype
 from elastic_nas.latency.bench import Bench, Job, TimedRuntime
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 CLASSES = (2, 10, 100, 1000)
 """Outputs of the classifiers that are measured beside the network's own."""
 MAX_DRIFT = 0.05
+CHILD_SECONDS = 0.4
+MAX_ROUNDS = 30
+"""Rounds over whole children: as many as take about `CHILD_SECONDS` a child, up to these."""
 
 Save = Callable[[LatencyTable], None]
 
@@ -93,20 +97,22 @@ def extend(table: LatencyTable, network: "Network", bench: Bench, save: Save, dr
         MeasurementRefused: The machine is too busy.
     """
     _measure_blocks(network, bench, table, save, draw.seed)
-    whole = _for_children(bench)
-    _measure_children(network, whole, table, save, draw)
+    device_s = bench.device_s + _measure_children(network, bench, table, save, draw)
     table.models[network.identity] = _fitted(network, table)
-    complete(network, table, bench.device_s + whole.device_s)
+    complete(network, table, device_s)
     save(table)
 
 
-def _for_children(bench: Bench) -> Bench:
-    """Half the samples: a child is long, and there are many rounds."""
+def _for_children(bench: Bench, mean_ms: float) -> Bench:
+    """Half the samples a visit, and more visits where children are short."""
     protocol = bench.protocol
+    accepted = -(-protocol.accepted_per_round // 2)
+    rounds = int(CHILD_SECONDS / (1e-3 * mean_ms * (accepted + 1)))
     halved = replace(
         protocol,
-        accepted_per_round=-(-protocol.accepted_per_round // 2),
+        accepted_per_round=accepted,
         attempts_per_round=-(-protocol.attempts_per_round // 2),
+        rounds=min(max(rounds, protocol.rounds), MAX_ROUNDS),
     )
     return replace(bench, protocol=halved, device_s=0.0)
 
@@ -169,8 +175,12 @@ def _measure_children(
     table: LatencyTable,
     save: Save,
     draw: Draw,
-) -> None:
-    """Measure the fit and calibration children that the table lacks, in mixed order."""
+) -> float:
+    """Measure the fit and calibration children that the table lacks, in mixed order.
+
+    Returns:
+        Seconds spent on timing.
+    """
     fitted = fit_children(network, lambda spec: table.entry_ms(spec)[0], draw.n_fit, draw.seed)
     others = calibration_children(network, draw.n_calibrate, draw.seed, exclude=fitted)
     known = {(row.genotype, row.role) for row in table.children if row.space == network.identity}
@@ -178,12 +188,15 @@ def _measure_children(
     order = np.random.default_rng([draw.seed, 2]).permutation(len(pairs))
     todo = {str(i): pairs[i] for i in order if pairs[i] not in known}
     jobs = [child_job(network, g, name, draw.seed) for name, (g, _) in todo.items()]
-    for timings in bench.time(f"timing {len(jobs)} children", jobs):
+    sums = AdditiveCost(network, lambda spec: table.entry_ms(spec)[0])(np.array(fitted + others))
+    whole = _for_children(bench, float(sums.mean()))
+    for timings in whole.time(f"timing {len(jobs)} children", jobs):
         for name, timing in timings.items():
             genotype, role = todo[name]
             row = ChildRow.of(network.identity, network.classes, genotype, role, timing)
             table.children.append(row)
         save(table)
+    return whole.device_s
 
 
 def _fitted(network: "Network", table: LatencyTable) -> FittedModel:
@@ -202,7 +215,7 @@ def _fitted(network: "Network", table: LatencyTable) -> FittedModel:
             ]
         )
         measured[role] = np.array([row.ms for row in children])
-    model = fit(features["fit"], measured["fit"])
+    model = fit(features["fit"], measured["fit"], table.provenance["null_ms"])
     floor = noise_floor(row.timing for row in rows["calibrate"])
     return calibrate(model, features["calibrate"], measured["calibrate"], floor)
 

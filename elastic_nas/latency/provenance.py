@@ -38,6 +38,7 @@ def fresh_table(device: Device, bench: Bench, facts: dict[str, Any]) -> LatencyT
             f"{protocol.max_wait_s * 1e6:g} us a sample)",
             "statistic": "median of round medians",
             "sample_us": protocol.sample_s * 1e6,
+            "children": "half as many samples a round; more rounds where children are short",
             "seed": protocol.seed,
         },
         provenance={

@@ -78,7 +78,9 @@ def verify_children(
     known = {row.genotype for row in table.children if row.space == network.identity}
     children = calibration_children(network, n, f"verify {seed}", exclude=known)
     jobs = [child_job(network, g, str(i), seed) for i, g in enumerate(children)]
-    bench = Bench(runtime, protocol or Protocol(accepted_per_round=5, attempts_per_round=20))
+    bench = Bench(
+        runtime, protocol or Protocol(rounds=12, accepted_per_round=5, attempts_per_round=20)
+    )
     timings = {
         k: v for group in bench.time("timing fresh children", jobs) for k, v in group.items()
     }
