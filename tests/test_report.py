@@ -96,13 +96,14 @@ def test_a_picture_that_cannot_be_written_is_an_error_with_its_name(tmp_path):
         draw(tmp_path / "fronts/pi")
 
 
-def test_nothing_reaches_the_terminal_even_when_the_font_cache_is_made(tmp_path):
+def test_nothing_reaches_the_terminal_even_where_no_cache_can_be_kept(tmp_path):
+    (tmp_path / "file").write_text("in the way")
     code = (
         "import sys; sys.path.insert(0, 'tests'); from pathlib import Path\n"
         "from test_report import draw; draw(Path(sys.argv[1]) / 'front')\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
-    environment = {"MPLCONFIGDIR": str(tmp_path / "empty"), "PYTHONPATH": "."}
+    environment = {"MPLCONFIGDIR": str(tmp_path / "file" / "cache"), "PYTHONPATH": "."}
     root = Path(__file__).parent.parent
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],

@@ -109,28 +109,23 @@ def test_under_a_budget_children_lie_in_its_upper_part(tmp_path):
     assert np.mean(bounds > 0.6 * 0.5) > 0.9
 
 
-def test_evolution_beats_random_search(tmp_path):
-    """Mean over seeds, by hypervolume of accuracy over log latency and by the best child."""
-    for budgets in (Budgets(), Budgets(latency_ms=0.7)):
-        volumes, best = {}, {}
-        for strategy in ("random_search", EVOLUTION):
-            runs = [
-                run(
-                    tmp_path / f"{strategy}{seed}{budgets}",
-                    120,
-                    strategy=strategy,
-                    budgets=budgets,
-                    seed=seed,
-                )
-                for seed in range(5)
-            ]
-            points = [
-                [(float(ms), row.accuracy) for ms, row in zip(bounds_ms(rows), rows, strict=True)]
-                for rows in runs
-            ]
-            volumes[strategy] = np.mean([hypervolume(p, float(ENDS_MS[1])) for p in points])
-            best[strategy] = np.mean([max(row.accuracy for row in rows) for rows in runs])
-        assert volumes[EVOLUTION] > volumes["random_search"] + 0.02
+@pytest.mark.parametrize("budgets", [Budgets(), Budgets(latency_ms=0.7)], ids=str)
+def test_evolution_beats_random_search(tmp_path, budgets):
+    """Mean over seeds, by hypervolume of accuracy over log latency; under a budget by its best."""
+    volumes, best = {}, {}
+    for strategy in ("random_search", EVOLUTION):
+        runs = [
+            run(tmp_path / f"{strategy}{seed}", 200, strategy=strategy, budgets=budgets, seed=seed)
+            for seed in range(4)
+        ]
+        points = [
+            [(float(ms), row.accuracy) for ms, row in zip(bounds_ms(rows), rows, strict=True)]
+            for rows in runs
+        ]
+        volumes[strategy] = np.mean([hypervolume(p, float(ENDS_MS[1])) for p in points])
+        best[strategy] = np.mean([max(row.accuracy for row in rows) for rows in runs])
+    assert volumes[EVOLUTION] > volumes["random_search"] + 0.05
+    if budgets.latency_ms is not None:
         assert best[EVOLUTION] > best["random_search"] + 0.005
 
 
@@ -253,8 +248,9 @@ def test_a_stubborn_strategy_still_gets_new_children(tmp_path):
 
 def test_an_infeasible_budget_is_refused_before_anything_is_evaluated(tmp_path):
     evaluate, calls = counting(evaluator())
-    with pytest.raises(InfeasibleBudget, match=r"--latency to 0\.233 ms or more"):
-        run(tmp_path / "h", 5, budgets=Budgets(latency_ms=0.2), evaluate=evaluate)
+    budgets = Budgets(latency_ms=float(ENDS_MS[0]) * 0.99)
+    with pytest.raises(InfeasibleBudget, match=r"Raise --latency to .* or more"):
+        run(tmp_path / "h", 5, budgets=budgets, evaluate=evaluate)
     with pytest.raises(ConfigError, match="at least 1 evaluation, got 0"):
         run(tmp_path / "h", 0, evaluate=evaluate)
     assert calls == []
@@ -264,7 +260,7 @@ def test_an_infeasible_budget_is_refused_before_anything_is_evaluated(tmp_path):
 def test_progress_names_the_best_child(tmp_path, capsys):
     run(tmp_path / "h", 3, evaluate=lambda g: Evaluation(0.5 + 0.1 * (g == smallest(DIMS)), 9, 0))
     assert "3/3" in (last := capsys.readouterr().err.splitlines()[-1])
-    assert last.endswith("best 60.00% within 0.2322 ms")
+    assert last.endswith(f"best 60.00% within {ENDS_MS[0]:.4g} ms")
 
 
 REGION = Region(DIMS, costs(), Budgets(latency_ms=0.8, params=120_000))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elastic_nas.budgets import Budgets, Costs, violations
-from elastic_nas.genotype import Dims, Genotype, canonical, is_active
+from elastic_nas.genotype import Dims, Genotype, canonical, is_active, largest
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,12 @@ class Region:
 
     def grow(self, genotype: Genotype, rng: Random) -> Genotype:
         """A child inside that no single gene can enlarge without leaving the region."""
-        while True:
+        for _ in range(sum(largest(self.dims))):  # each step adds one to the genes' sum
             larger = self._inside(self._steps(genotype, +1))
             if not larger:
-                return genotype
+                break
             genotype = rng.choice(larger)
+        return genotype
 
     def neighbours(self, genotype: Genotype) -> list[Genotype]:
         """The children inside that differ by one gene and one choice."""
