@@ -102,9 +102,10 @@ def test_gradients_of_a_step_equal_separate_networks(name):
     sandwich_step(supernet, network.task, x, labels, children, Regularisation(0.1))
     for key, parameter in supernet.named_parameters():
         assert parameter.grad is not None, key
-        scale = expected[key].abs().max().item()
-        difference = (parameter.grad - expected[key]).abs().max().item()
-        assert difference <= 1e-5 * scale, key
+        if key == "blocks.classifier.linear.weight_OC":  # a narrow view takes another kernel
+            torch.testing.assert_close(parameter.grad, expected[key], rtol=1e-5, atol=1e-6)
+        else:
+            assert torch.equal(parameter.grad, expected[key]), key
 
 
 def test_gradients_add_up_and_nothing_is_zeroed():

@@ -1,0 +1,120 @@
+"""Tables and clocks for tests, without timing anything."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+
+from elastic_nas.latency.model import FEATURES, FittedModel
+from elastic_nas.latency.profile import wanted_blocks
+from elastic_nas.latency.rows import BlockRow
+from elastic_nas.latency.table import LatencyTable
+from elastic_nas.measure import Clock, Timing
+from elastic_nas.network import Network
+from elastic_nas.specs import BlockSpec
+
+FACTS = {"arch": "x86_64", "cpu": "Test CPU", "flags": ["avx2"], "cores": 2, "os": "Linux 6"}
+NULL_MS = 0.004
+
+
+def true_ms(spec: BlockSpec) -> float:
+    """What a block takes inside a child on the imaginary device."""
+    costs = spec.costs
+    return 0.002 + 2e-8 * costs.macs + 1e-7 * costs.activation_bytes + 2e-8 * costs.weights
+
+
+def alone_ms(spec: BlockSpec) -> float:
+    """What it takes alone: more, by a call and a share."""
+    return NULL_MS + 1.2 * true_ms(spec)
+
+
+def block(ms: float) -> BlockRow:
+    return BlockRow(ms, 0.95 * ms, 1.1 * ms, 1.3 * ms, 60, 0.9)
+
+
+def model(**changes: Any) -> FittedModel:
+    """A model that is exact on the imaginary device."""
+    weights = [1 / 1.2, *[0.0] * 6, -NULL_MS / 1.2, 0.02]
+    figures = {"q95": 1.05, "n_fit": 20, "n_calibrate": 60, "mape": 0.02, "within_5": 0.9}
+    rest = {"within_10": 1.0, "kendall_tau": 0.95, "noise_floor": 0.01}
+    return FittedModel(
+        "nnls", (*FEATURES, "constant"), tuple(weights), **{**figures, **rest, **changes}
+    )
+
+
+def table(network: Network | None = None) -> LatencyTable:
+    """A table of the imaginary device that covers a network."""
+    made = LatencyTable(
+        device={"name": "local-ort-1t", **FACTS},
+        runtime={
+            "name": "onnxruntime",
+            "version": "1.0",
+            "provider": "CPUExecutionProvider",
+            "threads": 1,
+            "graph_optimization": "all",
+        },
+        precision="fp32",
+        protocol={"warmup": 3, "rounds": 6, "filter": "f", "statistic": "median", "seed": 7},
+        provenance={"date": "2026-01-01", "commit": "", "null_ms": NULL_MS, "anchors": {}},
+    )
+    if network is not None:
+        for spec in wanted_blocks(network):
+            made.add_block(spec, block(alone_ms(spec)))
+        made.models[network.identity] = model()
+    return made
+
+
+@dataclass
+class FakeClock:
+    """Time that passes only when told to."""
+
+    now: float = 0.0
+    waited: float = 0.0
+    switches: int = 0
+
+    def clock(self, problem: str = "") -> Clock:
+        return Clock(
+            lambda: self.now, lambda: self.waited, lambda: self.switches, "a test's", problem
+        )
+
+    def run(self, seconds: float, waits: float = 0.0, switched: int = 0) -> None:
+        self.now += seconds
+        self.waited += waits
+        self.switches += switched
+
+
+@dataclass
+class FakeRuntime:
+    """Models are their latency in ms as text."""
+
+    version: str = "1.0"
+    owns_threads: bool = False
+    prepared: list[float] = field(default_factory=list)
+
+    def describe(self) -> dict[str, Any]:
+        return {**table().runtime, "version": self.version}
+
+    def prepare(self, model: bytes, input_shape: tuple[int, ...]) -> Callable[[], float]:
+        ms = float(model)
+        self.prepared.append(ms)
+        return lambda: ms
+
+
+class FakeStopwatch:
+    """Reads the latency off a `FakeRuntime`'s function, with noise; refuses what it is told to."""
+
+    def __init__(self, noise: float = 0.01, factor: float = 1.0) -> None:
+        self.rng, self.noise, self.factor = Random(5), noise, factor
+        self.refuse: Callable[[float], bool] = lambda ms: False
+        self.timed = 0
+
+    def __call__(self, runs: Any, protocol: Any, owns_threads: bool, advance: Any) -> Any:
+        return {name: self.timing(run()) for name, run in runs.items()}
+
+    def timing(self, ms: float) -> Timing:
+        self.timed += 1
+        rounds = [self.factor * ms * self.rng.lognormvariate(0, self.noise) for _ in range(6)]
+        rounds.sort()
+        middle = (rounds[2] + rounds[3]) / 2
+        timing = Timing(middle, rounds[0], middle, rounds[5], rounds[5], 60, 0.9, rounds)
+        return replace(timing, refused="the machine is busy") if self.refuse(ms) else timing

@@ -1,0 +1,230 @@
+"""Profiling an imaginary device: what is measured, kept, refused and claimed."""
+
+import json
+
+import fake_latency
+import numpy as np
+import pytest
+from fake_latency import FakeRuntime, FakeStopwatch, true_ms
+
+from elastic_nas.errors import ConfigError, MeasurementRefused
+from elastic_nas.latency import bench as bench_module
+from elastic_nas.latency import profile as module
+from elastic_nas.latency import provenance
+from elastic_nas.latency.bench import Bench, Job
+from elastic_nas.latency.choice import calibration_children, fit_children
+from elastic_nas.latency.devices import Device
+from elastic_nas.latency.predictor import Predictor
+from elastic_nas.latency.profile import profile, wanted_blocks
+from elastic_nas.latency.report import report, verify_children
+from elastic_nas.latency.table import LatencyTable
+from elastic_nas.measure import Protocol
+from elastic_nas.network import Network
+
+DEVICE = Device("local-ort-1t", "", "onnxruntime_cpu", 1, "fp32", generic=True)
+NETWORK = Network("tiny", 10)
+
+
+def child_ms(network, genotype):
+    return 0.02 + sum(map(true_ms, network.blocks(genotype)))
+
+
+@pytest.fixture
+def stopwatch(monkeypatch):
+    """The imaginary device: no model is built and nothing is timed."""
+    watch = FakeStopwatch()
+    monkeypatch.setattr(module, "block_model", lambda s, _: str(fake_latency.alone_ms(s)).encode())
+    monkeypatch.setattr(module, "child_model", lambda n, g, _: str(child_ms(n, g)).encode())
+    monkeypatch.setattr(provenance, "null_model", lambda: str(fake_latency.NULL_MS).encode())
+    monkeypatch.setattr(module, "environment", lambda: fake_latency.FACTS)
+    monkeypatch.setattr(bench_module.Bench, "stopwatch", watch)
+    monkeypatch.setattr(module, "Bench", lambda r, p: Bench(r, p, stopwatch=watch))
+    from elastic_nas.latency import report as report_module
+
+    monkeypatch.setattr(report_module, "Bench", lambda r, p: Bench(r, p, stopwatch=watch))
+    return watch
+
+
+def made(table=None, network=NETWORK, save=lambda table: None, **options):
+    return profile(network, FakeRuntime(), DEVICE, table, save=save, **options)
+
+
+def test_a_profile_predicts_fresh_children_as_well_as_can_be(stopwatch):
+    table = made()
+    assert table.missing(s for unit in NETWORK.units for s in unit.specs()) == []
+    model = table.models[NETWORK.identity]
+    assert (model.n_fit, model.n_calibrate) == (20, 60)
+    assert model.mape < 0.015
+    assert 0.002 < model.noise_floor < 0.03
+    fresh = verify_children(NETWORK, FakeRuntime(), table, n=300)
+    assert fresh["n"] == 300
+    assert fresh["mape"] < 0.015
+    assert fresh["within_5"] > 0.95
+    assert fresh["kendall_tau"] > 0.9
+    assert fresh["met_bound"] > 0.9
+    noiseless = [child_ms(NETWORK, g) for g in calibration_children(NETWORK, 50, "x", [])]
+    genotypes = np.array(calibration_children(NETWORK, 50, "x", []))
+    np.testing.assert_allclose(
+        Predictor(NETWORK, table).predict_ms(genotypes), noiseless, rtol=0.05
+    )
+
+
+def test_the_bound_covers_95_percent_of_fresh_children_on_average(stopwatch, monkeypatch):
+    table = made(n_calibrate=0)
+    stopwatch.noise = 0.05
+    covered = []
+    for seed in range(12):
+        table.children = [row for row in table.children if row.role == "fit"]
+        made(table, seed=0, n_calibrate=60) if seed == 0 else None
+        rows = calibration_children(NETWORK, 60, seed, [])
+        model = table.models[NETWORK.identity]
+        from elastic_nas.latency.model import calibrate, child_features
+
+        features = np.array([child_features(NETWORK.blocks(g), table.entry_ms) for g in rows])
+        measured = np.array([stopwatch.timing(child_ms(NETWORK, g)).ms for g in rows])
+        table.models[NETWORK.identity] = calibrate(model, features, measured, 0.01)
+        covered.append(verify_children(NETWORK, FakeRuntime(), table, 200, seed)["met_bound"])
+    assert 0.92 < np.mean(covered) < 0.98
+
+
+def test_the_table_is_written_read_and_reported(stopwatch, tmp_path):
+    table = made(save=lambda table: table.write(tmp_path / "t.json"))
+    assert LatencyTable.read(tmp_path / "t.json") == table
+    text = report(table, NETWORK)
+    assert "80 children (20 to fit, 60 to calibrate)" in text
+    assert "90% of samples undisturbed" in text
+    assert "95 % bound: prediction times 1.0" in text
+    assert "no bound" in report(made(n_calibrate=5), NETWORK)
+    record = json.loads((tmp_path / "t.json").read_text())
+    assert record["provenance"]["date"].startswith("20")
+    assert len(record["provenance"]["anchors"][NETWORK.identity]) == 5
+    assert record["provenance"]["null_ms"] == pytest.approx(0.004, rel=0.05)
+    assert "3% or 10 us" in record["protocol"]["filter"]
+
+
+def test_a_second_run_measures_the_anchors_only(stopwatch):
+    table = made()
+    before = stopwatch.timed
+    again = made(table)
+    assert stopwatch.timed == before + 5
+    assert again.models[NETWORK.identity].n_calibrate == 60
+
+
+def test_another_number_of_classes_adds_its_classifiers_only(stopwatch):
+    table = made()
+    blocks, before = len(table.blocks), stopwatch.timed
+    made(table, Network("tiny", 37))
+    assert len(table.blocks) == blocks + 2
+    assert stopwatch.timed < before + 5 + 2 + 20  # fit children may be chosen anew
+
+
+@pytest.mark.parametrize("saves", [1, 2])
+def test_an_interrupted_run_goes_on(stopwatch, saves, monkeypatch):
+    monkeypatch.setattr(bench_module, "GROUP_BYTES", 60_000_000)
+    kept = []
+
+    def interrupt(table):
+        kept.append(table)
+        if len(kept) == saves:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made(save=interrupt)
+    table, before = kept[-1], stopwatch.timed
+    whole = len(wanted_blocks(NETWORK)) + 80
+    done = len(table.blocks) + len(table.children)
+    assert 0 < done < whole
+    table = made(table)
+    assert stopwatch.timed - before == whole - done + 5  # and five anchor blocks
+    assert table.models[NETWORK.identity].n_calibrate == 60
+
+
+def test_a_refused_block_is_tried_three_times_and_the_others_are_kept(stopwatch):
+    busy = fake_latency.alone_ms(NETWORK.blocks(NETWORK.largest)[2])
+    stopwatch.refuse = lambda ms: ms == busy
+    kept = []
+    with pytest.raises(
+        MeasurementRefused, match="1 could not be timed honestly in 3 attempts"
+    ) as e:
+        made(save=kept.append)
+    assert "try later" in str(e.value)
+    assert len(kept[-1].blocks) == len(wanted_blocks(NETWORK)) - 1
+    assert not kept[-1].models
+    tries = iter([True, True, False])
+    stopwatch.refuse = lambda ms: ms == busy and next(tries, False)
+    assert len(made(kept[-1]).blocks) == len(wanted_blocks(NETWORK))
+
+
+def test_a_refused_child_publishes_no_model(stopwatch):
+    busy = child_ms(NETWORK, NETWORK.largest)
+    stopwatch.refuse = lambda ms: ms == busy
+    kept = []
+    with pytest.raises(MeasurementRefused):
+        made(save=kept.append)
+    assert len(kept[-1].children) == 79
+    assert not kept[-1].models
+
+
+def test_a_machine_that_has_changed_speed_is_not_added_to(stopwatch):
+    table = made()
+    stopwatch.factor = 1.2
+    with pytest.raises(MeasurementRefused, match="1.2. times as long"):
+        made(table)
+    table.models.clear()
+    table.provenance["anchors"].clear()
+    with pytest.raises(MeasurementRefused, match="1.[12]. times as long"):
+        made(table)  # by its blocks
+
+
+def test_figures_of_another_version_are_left_aside(stopwatch, capsys):
+    table = made()
+    before = stopwatch.timed
+    other = profile(NETWORK, FakeRuntime("2.0"), DEVICE, table, save=lambda table: None)
+    assert stopwatch.timed == 2 * before
+    assert other.runtime["version"] == "2.0"
+    assert "onnxruntime 1.0, not 2.0" in capsys.readouterr().err
+
+
+def test_a_machine_that_is_not_the_device_is_refused(stopwatch):
+    pi = Device("pi", "", "onnxruntime_cpu", 1, "fp32", generic=False, cpu={"arch": "aarch64"})
+    with pytest.raises(ConfigError, match="this machine is not pi: it has an aarch64 CPU"):
+        profile(NETWORK, FakeRuntime(), pi, None, save=lambda table: None)
+
+
+def test_wanted_blocks_have_classifiers_of_several_sizes():
+    outputs = {s.out_features for s in wanted_blocks(Network("tiny", 37)) if s.kind == "classifier"}
+    assert outputs == {2, 10, 37, 100, 1000}
+
+
+def test_jobs_are_grouped_by_memory(monkeypatch):
+    monkeypatch.setattr(bench_module, "GROUP_BYTES", 10_000_000)
+    jobs = [Job(str(i), (1,), 1_000_000, lambda: b"1.0") for i in range(5)]
+    jobs.append(Job("huge", (1,), 50_000_000, lambda: b"1.0"))
+    bench = Bench(FakeRuntime(), Protocol(), stopwatch=FakeStopwatch())
+    assert [len(group) for group in bench.time("x", jobs)] == [2, 2, 1, 1]
+    assert list(bench.time("x", [])) == []
+
+
+def test_short_children_are_visited_more_often():
+    bench = Bench(FakeRuntime(), Protocol())
+    rounds = [module._for_children(bench, ms).protocol.rounds for ms in (0.1, 5, 50)]
+    assert rounds == [30, 13, 6]
+
+
+def test_fit_children_are_spread_and_calibration_children_are_others():
+    def entry(spec):
+        return fake_latency.alone_ms(spec)
+
+    chosen = fit_children(NETWORK, entry, 20, 0)
+    assert chosen[:2] == [NETWORK.smallest, NETWORK.largest]
+    assert len(set(chosen)) == 20
+    assert len({NETWORK.resolution(g) for g in chosen}) == len(NETWORK.dims[0].choices)
+    times = np.sort([child_ms(NETWORK, g) for g in chosen[2:]])
+    assert (np.diff(times) / np.ptp(times)).max() < 0.3
+    assert fit_children(NETWORK, entry, 20, 0) == chosen
+    assert fit_children(NETWORK, entry, 20, 1) != chosen
+    assert fit_children(NETWORK, entry, 2, 0) == chosen[:2]
+    others = calibration_children(NETWORK, 60, 0, chosen)
+    assert len(set(others)) == 60
+    assert not set(others) & set(chosen)
+    assert all(NETWORK.canonical(g) == g for g in chosen + others)
