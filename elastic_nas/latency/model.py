@@ -110,7 +110,7 @@ class FittedModel:
         names = [f.name for f in fields(FittedModel)]
         if not isinstance(values, dict) or set(values) != set(names):
             raise TableError(f"a fitted model has exactly the fields {', '.join(names)}.")
-        if values["kind"] not in KINDS or values["features"] != [*FEATURES, "constant"]:
+        if values["kind"] not in list(KINDS) or values["features"] != [*FEATURES, "constant"]:
             raise TableError("a fitted model of unknown kind or features.")
         weights = values["weights"]
         sound = isinstance(weights, list) and len(weights) == len(FEATURES) + 1

@@ -123,16 +123,38 @@ def child_row(row: Any) -> ChildRow:
     if not isinstance(row, dict) or row.keys() != CHILD_KEYS:
         raise TableError(f"a child's row has exactly the fields {', '.join(sorted(CHILD_KEYS))}.")
     genotype, rounds = row["genotype"], row["round_ms"]
-    if not isinstance(genotype, list) or not isinstance(rounds, list):
-        raise TableError("genotype and round_ms must be lists.")
-    if any(type(gene) is not int or not 0 <= gene < MAX_CHOICES for gene in genotype):
-        raise TableError("a child's genotype must be a list of choice indices.")
+    _check_genotype(genotype)
+    if not isinstance(rounds, list):
+        raise TableError("round_ms must be a list.")
     if type(row["space"]) is not str or row["role"] not in ROLES or type(row["classes"]) is not int:
         raise TableError("space must be a hash, classes a number, role fit, calibrate or verify.")
     for ms in rounds:
         _check_ms(ms)
     _check_figures(row)
     return ChildRow(**{**row, "genotype": tuple(genotype), "round_ms": tuple(rounds)})
+
+
+def check_anchors(anchors: dict[str, Any]) -> None:
+    """Refuse anchor children that are not rows of classes, genotype and ms.
+
+    Raises:
+        TableError: A row is something else.
+    """
+    for rows in anchors.values():
+        for row in rows if isinstance(rows, list) else [None]:
+            if not isinstance(row, dict) or row.keys() != {"classes", "genotype", "ms"}:
+                raise TableError("anchors must be lists of children: classes, genotype, ms.")
+            if type(row["classes"]) is not int:
+                raise TableError("classes of an anchor must be a whole number.")
+            _check_genotype(row["genotype"])
+            _check_ms(row["ms"])
+
+
+def _check_genotype(genotype: object) -> None:
+    if not isinstance(genotype, list) or any(
+        type(gene) is not int or not 0 <= gene < MAX_CHOICES for gene in genotype
+    ):
+        raise TableError("a child's genotype must be a list of choice indices.")
 
 
 def _check_figures(row: dict[str, Any]) -> None:

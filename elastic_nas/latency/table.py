@@ -16,7 +16,7 @@ from elastic_nas.errors import MissingEntries, TableError
 from elastic_nas.files import write_atomic
 from elastic_nas.latency.devices import Device
 from elastic_nas.latency.model import FittedModel
-from elastic_nas.latency.rows import BlockRow, ChildRow, block_row, child_row
+from elastic_nas.latency.rows import BlockRow, ChildRow, block_row, check_anchors, child_row
 from elastic_nas.machine import signature
 from elastic_nas.specs import BlockSpec
 from elastic_nas.specs.classifier import ClassifierSpec
@@ -252,6 +252,7 @@ def _from_json(parts: Any) -> LatencyTable:
         raise TableError(f"it must have exactly the parts {', '.join(sorted(keys))}: {differing}.")
     for part, needed in NEEDED.items():
         _check_part(part, parts[part], needed)
+    check_anchors(parts["provenance"]["anchors"])
     if type(parts["precision"]) is not str:
         raise TableError("precision must be a word.")
     if not isinstance(parts["models"], dict) or not all(
@@ -270,9 +271,7 @@ def _from_json(parts: Any) -> LatencyTable:
     )
 
 
-def _check_part(
-    name: str, part: Any, needed: Mapping[str, type | tuple[type, ...]], depth: int = 8
-) -> None:
+def _check_part(name: str, part: Any, needed: Mapping[str, type | tuple[type, ...]]) -> None:
     if not isinstance(part, dict):
         raise TableError(f"its {name} must be a mapping.")
     for key, kind in needed.items():
@@ -281,7 +280,7 @@ def _check_part(
     flags = part.get("flags", [])
     if not isinstance(flags, list) or any(type(flag) is not str for flag in flags):
         raise TableError("flags must be a list of words.")
-    _check_finite(part, name, depth)
+    _check_finite(part, name, depth=8)
 
 
 def _check_finite(value: Any, where: str, depth: int) -> None:
