@@ -126,6 +126,12 @@ def test_quality_is_that_of_the_calibration_children():
     assert calibrate(model, x[20:], y[20:], float("nan")).noise_floor is None
 
 
+def test_the_bound_is_measured_over_predicted():
+    x = features(60)
+    model = calibrate(fit(x, x[:, 0]), x, 1.1 * x[:, 0], 0.01)
+    assert model.q95 == pytest.approx(1.1)
+
+
 def test_quality_by_hand():
     found = quality(np.array([1.04, 0.92, 1.2]), np.array([1.0, 1.0, 1.0]))
     assert found["mape"] == pytest.approx(0.32 / 3)

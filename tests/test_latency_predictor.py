@@ -117,7 +117,8 @@ def test_file_sizes_are_estimated_from_above(network):
         children += [network.largest, *(sample(network.dims, rng) for _ in range(10))]
     for child, estimate in zip(children, file_bytes(network, np.array(children)), strict=True):
         actual = len(child_model(network, child, 0))
-        assert actual <= estimate <= 1.03 * actual + 32 * 1024
+        assert actual + 20 * 1024 <= estimate  # room for metadata
+        assert estimate <= 1.03 * actual + 32 * 1024
 
 
 def test_a_table_that_lacks_blocks_is_refused_at_once():

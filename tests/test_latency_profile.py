@@ -54,6 +54,7 @@ def test_a_profile_predicts_fresh_children_as_well_as_can_be(stopwatch):
     model = table.models[NETWORK.identity]
     assert (model.n_fit, model.n_calibrate) == (20, 60)
     assert model.mape < 0.015
+    assert model.weights[7] < 0  # the cost of a call is taken off every block
     assert 0.002 < model.noise_floor < 0.03
     fresh = verify_children(NETWORK, FakeRuntime(), table, n=300)
     assert fresh["n"] == 300
@@ -219,6 +220,8 @@ def test_fit_children_are_spread_and_calibration_children_are_others():
     assert fit_children(NETWORK, entry, 20, 0) == chosen
     assert fit_children(NETWORK, entry, 20, 1) != chosen
     assert fit_children(NETWORK, entry, 2, 0) == chosen[:2]
+    drawn = calibration_children(NETWORK, 60, 0, [])
+    assert not set(drawn[:30]) & set(calibration_children(NETWORK, 60, 0, drawn[:30]))
     others = calibration_children(NETWORK, 60, 0, chosen)
     assert len(set(others)) == 60
     assert not set(others) & set(chosen)
