@@ -2,9 +2,9 @@
 
 >>> import elastic_nas as en
 >>> run = en.train("photos", out="runs/photos", minutes=10)      # doctest: +SKIP
->>> en.profile("local-ort-1t", run=run)                          # doctest: +SKIP
->>> en.search(run, "local-ort-1t")                               # doctest: +SKIP
->>> en.export(run, "child-5ms", device="local-ort-1t", latency="5ms")  # doctest: +SKIP
+>>> run.profile("local-ort-1t")                                  # doctest: +SKIP
+>>> run.search("local-ort-1t")                                   # doctest: +SKIP
+>>> run.export("child", device="local-ort-1t", latency="5ms")    # doctest: +SKIP
 """
 
 import importlib
@@ -13,35 +13,20 @@ from typing import TYPE_CHECKING, Any
 from elastic_nas._version import __version__
 
 if TYPE_CHECKING:
-    from elastic_nas.api import export, profile, query, search, train, verify
+    from elastic_nas.api import Run, open_run, train, verify
     from elastic_nas.errors import ElasticNasError
     from elastic_nas.network import Network
-    from elastic_nas.runs import open_run
 
 _HOMES = {
     "ElasticNasError": "errors",
     "Network": "network",
-    "export": "api",
-    "open_run": "runs",
-    "profile": "api",
-    "query": "api",
-    "search": "api",
+    "Run": "api",
+    "open_run": "api",
     "train": "api",
     "verify": "api",
 }
 
-__all__ = [
-    "ElasticNasError",
-    "Network",
-    "__version__",
-    "export",
-    "open_run",
-    "profile",
-    "query",
-    "search",
-    "train",
-    "verify",
-]
+__all__ = ["ElasticNasError", "Network", "Run", "__version__", "open_run", "train", "verify"]
 
 
 def __getattr__(name: str) -> Any:

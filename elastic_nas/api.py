@@ -9,8 +9,9 @@ from typing import Any
 
 from elastic_nas import delivery, facts, pipeline
 from elastic_nas.budgets import Budgets, parse_count, parse_duration, parse_size
+from elastic_nas.network import Network
 from elastic_nas.query import Answer
-from elastic_nas.runs import RunFolder, open_run
+from elastic_nas.runs import open_run as open_folder
 
 AnyPath = str | PathLike[str]
 Limit = str | float | None
@@ -33,6 +34,112 @@ def budgets_of(
     )
 
 
+class Run:
+    """A trained run, and what can be asked of it.
+
+    Args:
+        path: The run folder, as `train` makes it.
+
+    Raises:
+        UnknownName: There is no run there.
+    """
+
+    def __init__(self, path: AnyPath) -> None:
+        self._folder = open_folder(Path(path))
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self._folder.path
+
+    @property
+    def network(self) -> Network:
+        """The description of what was trained: dims, blocks, MACs and parameters of children."""
+        return self._folder.network
+
+    def profile(
+        self, device: str, *, classes: int | None = None, out: AnyPath | None = None
+    ) -> str:
+        """Measure this machine for the run's children; returns the report.
+
+        Args:
+            device: A hardware profile, such as ``local-ort-1t``: this machine.
+            classes: Outputs of the measured children; by default the run's.
+            out: The table's file; by default in the run folder.
+
+        Raises:
+            MeasurementRefused: The machine is too busy for honest figures.
+        """
+        path = None if out is None else Path(out)
+        return pipeline.profile(device, run=self._folder, classes=classes, out=path)[1]
+
+    def search(
+        self,
+        device: str,
+        *,
+        latency: Limit = None,
+        params: Limit = None,
+        macs: Limit = None,
+        size: Limit = None,
+        evaluations: int | None = None,
+        strategy: str | None = None,
+    ) -> list[Answer]:
+        """Search the children on a device; returns the Pareto front, fastest first.
+
+        Raises:
+            InfeasibleBudget: The smallest child breaks a budget.
+            TableError: There is no latency table for the device yet.
+        """
+        budgets = budgets_of(latency, params, macs, size)
+        return pipeline.search(
+            self._folder, device, budgets, evaluations=evaluations, strategy=strategy
+        )
+
+    def query(
+        self,
+        device: str,
+        *,
+        latency: Limit = None,
+        params: Limit = None,
+        macs: Limit = None,
+        size: Limit = None,
+    ) -> Answer:
+        """The best evaluated child whose latency bound and counts keep all budgets.
+
+        Raises:
+            InfeasibleBudget: There is none.
+        """
+        budgets = budgets_of(latency, params, macs, size)
+        return pipeline.query(self._folder, device, budgets)[0][0]
+
+    def export(
+        self,
+        out: AnyPath,
+        *,
+        device: str | None = None,
+        latency: Limit = None,
+        params: Limit = None,
+        macs: Limit = None,
+        size: Limit = None,
+        genotype: str | None = None,
+    ) -> dict[str, Any]:
+        """Write the best child within the budgets, or `genotype`, as a verified ONNX file.
+
+        Returns:
+            The manifest: accuracy of the file on the test split, latency, parity, settings.
+
+        Raises:
+            ExportMismatch: The file does not compute what the child computes; nothing is written.
+        """
+        budgets = budgets_of(latency, params, macs, size)
+        return delivery.export(
+            self._folder, Path(out), device_name=device, budgets=budgets, genotype=genotype
+        )
+
+
 def train(
     data: AnyPath,
     out: AnyPath,
@@ -41,7 +148,7 @@ def train(
     epochs: int | None = None,
     minutes: float | None = None,
     resume: bool = False,
-) -> RunFolder:
+) -> Run:
     """Train a supernet on a folder of class folders.
 
     Args:
@@ -52,99 +159,24 @@ def train(
         minutes: Or in minutes.
         resume: Go on from the checkpoint in `out`.
 
-    Returns:
-        The run, for the other functions.
-
     Raises:
         ElasticNasError: The data cannot be used, the folder is in use, ...; the message says what
             to do.
     """
     given = {"data": str(data), "space": space, "train.epochs": epochs, "train.minutes": minutes}
-    overrides = facts.overrides({key: v for key, v in given.items() if v is not None})
-    config, folder = facts.train_config(None, str(data), Path(out), overrides, resume=resume)
-    return pipeline.train(config, folder, resume=resume)
+    changes = facts.overrides({key: v for key, v in given.items() if v is not None})
+    config, folder = facts.train_config(None, str(data), Path(out), changes, resume=resume)
+    pipeline.train(config, folder, resume=resume)
+    return Run(folder)
 
 
-def profile(
-    device: str,
-    *,
-    run: RunFolder | AnyPath | None = None,
-    space: str | None = None,
-    classes: int | None = None,
-    out: AnyPath | None = None,
-) -> str:
-    """Measure this machine for a run's or a space's children; returns the report.
+def open_run(path: AnyPath) -> Run:
+    """The run in a folder that `train` made.
 
     Raises:
-        MeasurementRefused: The machine is too busy for honest figures.
+        UnknownName: There is no run there.
     """
-    opened = None if run is None else _opened(run)
-    path = None if out is None else Path(out)
-    return pipeline.profile(device, run=opened, space=space, classes=classes, out=path)[1]
-
-
-def search(
-    run: RunFolder | AnyPath,
-    device: str,
-    *,
-    latency: Limit = None,
-    params: Limit = None,
-    macs: Limit = None,
-    size: Limit = None,
-    evaluations: int | None = None,
-    strategy: str | None = None,
-) -> list[Answer]:
-    """Search a run's children on a device; returns the Pareto front, fastest first.
-
-    Raises:
-        InfeasibleBudget: The smallest child breaks a budget.
-        TableError: There is no latency table for the device yet.
-    """
-    budgets = budgets_of(latency, params, macs, size)
-    opened = _opened(run)
-    return pipeline.search(opened, device, budgets, evaluations=evaluations, strategy=strategy)
-
-
-def query(
-    run: RunFolder | AnyPath,
-    device: str,
-    *,
-    latency: Limit = None,
-    params: Limit = None,
-    macs: Limit = None,
-    size: Limit = None,
-) -> Answer:
-    """The best evaluated child whose latency bound and counts keep all budgets.
-
-    Raises:
-        InfeasibleBudget: There is none.
-    """
-    return pipeline.query(_opened(run), device, budgets_of(latency, params, macs, size))[0][0]
-
-
-def export(
-    run: RunFolder | AnyPath,
-    out: AnyPath,
-    *,
-    device: str | None = None,
-    latency: Limit = None,
-    params: Limit = None,
-    macs: Limit = None,
-    size: Limit = None,
-    genotype: str | None = None,
-) -> dict[str, Any]:
-    """Write the best child within the budgets, or `genotype`, as a verified ONNX file.
-
-    Returns:
-        The manifest: accuracy of the file on the test split, latency, parity, settings.
-
-    Raises:
-        ExportMismatch: The file does not compute what the child computes; nothing is written.
-    """
-    budgets = budgets_of(latency, params, macs, size)
-    return delivery.export(
-        _opened(run), Path(out), device_name=device, budgets=budgets, genotype=genotype
-    )
+    return Run(path)
 
 
 def verify(folder: AnyPath, device: str | None = None) -> dict[str, Any]:
@@ -154,7 +186,3 @@ def verify(folder: AnyPath, device: str | None = None) -> dict[str, Any]:
         ExportMismatch: A file was changed, or computes something else here.
     """
     return delivery.verify(Path(folder), device)
-
-
-def _opened(run: RunFolder | AnyPath) -> RunFolder:
-    return run if isinstance(run, RunFolder) else open_run(Path(run))

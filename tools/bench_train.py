@@ -65,7 +65,7 @@ def variants(network: Network, batch: int) -> dict[str, Callable[[], None]]:
 
 
 def seconds(run: Callable[[], None]) -> float:
-    """Of a step that follows one of its own kind: memory left by another layout costs up to 30 %."""
+    """Of a step after one of its own kind: memory that another layout left costs up to 30 %."""
     run()
     started = time.perf_counter()
     run()

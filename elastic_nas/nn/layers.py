@@ -7,12 +7,37 @@ input channels, K taps, N batch, H, W.
 """
 
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 NORM_EPS = 1e-5
+
+
+class _Narrow(torch.autograd.Function):
+    """The leading corner and centre of a weight, with one full-size gradient a call.
+
+    Indexing would allocate and fill one for each dimension that it narrows.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, region: tuple[slice, ...]) -> Tensor:
+        ctx.shape, ctx.region = weight.shape, region
+        return weight[region]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        full = gradient.new_zeros(ctx.shape)
+        full[ctx.region] = gradient
+        return full, None
+
+
+def narrow(weight: Tensor, *region: slice) -> Tensor:
+    """A view of a region of `weight`, whose gradient flows back there."""
+    view: Tensor = _Narrow.apply(weight, region)  # type: ignore[no-untyped-call]
+    return weight if view.shape == weight.shape else view
 
 
 class ElasticConv2d(nn.Module):
@@ -41,7 +66,8 @@ class ElasticConv2d(nn.Module):
         """The child's view of weight and bias; the only place that knows how to narrow them."""
         rim = (self.weight_OCKK.shape[-1] - kernel) // 2
         taps = slice(rim, rim + kernel)
-        weight = self.weight_OCKK[:out_ch, : 1 if self.depthwise else in_ch, taps, taps]
+        inputs = slice(1 if self.depthwise else in_ch)
+        weight = narrow(self.weight_OCKK, slice(out_ch), inputs, taps, taps)
         return weight, None if self.bias_O is None else self.bias_O[:out_ch]
 
     def forward(self, x_NCHW: Tensor, out_ch: int, kernel: int = 1) -> Tensor:
@@ -123,7 +149,7 @@ class ElasticLinear(nn.Module):
 
     def active(self, in_features: int) -> Tensor:
         """The child's view of the weight."""
-        return self.weight_OC[:, :in_features]
+        return narrow(self.weight_OC, slice(None), slice(in_features))
 
     def forward(self, x_NC: Tensor) -> Tensor:
         """(N, C) to (N, out_features)."""

@@ -50,7 +50,7 @@ class Evaluation:
     seconds: float
 
 
-def search(  # noqa: PLR0913, PLR0917  the parts that the pipeline joins, each once
+def search(
     dims: Dims,
     strategy: Strategy,
     evaluate: Callable[[Genotype], Evaluation],
