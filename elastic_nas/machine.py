@@ -10,13 +10,13 @@ import glob
 import hashlib
 import os
 import platform
-from typing import Any, Dict, List  # noqa: UP035
+from typing import Any
 
 KERNEL_FLAGS = ("sse", "ssse", "avx", "amx", "fma", "f16c", "asimd", "sve", "neon", "bf16", "i8mm")
 """Beginnings of the CPU flags by which libraries choose their kernels."""
 
 
-def environment() -> Dict[str, Any]:  # noqa: UP006
+def environment() -> dict[str, Any]:
     """The machine and its present state.
 
     Returns:
@@ -46,7 +46,7 @@ def environment() -> Dict[str, Any]:  # noqa: UP006
     return {k: v for k, v in facts.items() if k in always or v not in ("", [], None)}
 
 
-def signature(facts: Dict[str, Any]) -> Dict[str, Any]:  # noqa: UP006
+def signature(facts: dict[str, Any]) -> dict[str, Any]:
     """The part of an `environment` that must agree for a latency figure to hold elsewhere.
 
     Returns:
@@ -64,16 +64,16 @@ def _read(path: str) -> str:
         return ""
 
 
-def _read_all(pattern: str) -> List[str]:  # noqa: UP006
+def _read_all(pattern: str) -> list[str]:
     texts = [_read(path) for path in sorted(glob.glob(pattern))]
     return [text for text in texts if text]
 
 
-def _numbers(texts: List[str]) -> List[int]:  # noqa: UP006
+def _numbers(texts: list[str]) -> list[int]:
     return [int(text) for text in texts if text.lstrip("-").isdigit()]
 
 
-def _cpu_info() -> Dict[str, str]:  # noqa: UP006
+def _cpu_info() -> dict[str, str]:
     """The first processor of ``/proc/cpuinfo``."""
     lines = _read("/proc/cpuinfo").split("\n\n")[0].splitlines()
     pairs = [line.partition(":") for line in lines]
@@ -95,7 +95,7 @@ def _cpu_name() -> str:
     return _sysctl("machdep.cpu.brand_string") or platform.processor() or "unknown"
 
 
-def _cpu_flags() -> List[str]:  # noqa: UP006
+def _cpu_flags() -> list[str]:
     info = _cpu_info()
     return (info.get("flags") or info.get("Features") or _sysctl("machdep.cpu.features")).split()
 

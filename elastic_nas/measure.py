@@ -10,6 +10,7 @@ it ran and did not wait for the processor. On a busy machine that turned a predi
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import os
@@ -18,22 +19,11 @@ import resource
 import statistics
 import time
 from dataclasses import dataclass, field
-from typing import Callable, Dict, Iterable, List  # noqa: UP035
+from typing import Callable, Iterable  # noqa: UP035
 
 from elastic_nas.machine import environment, signature
 
-__all__ = [
-    "Clock",
-    "Protocol",
-    "Timing",
-    "environment",
-    "measure",
-    "noise_floor",
-    "process_clock",
-    "quantile",
-    "signature",
-    "thread_clock",
-]
+__all__ = ["Protocol", "Timing", "environment", "measure", "noise_floor", "signature"]
 
 MAX_CALLS = 2000
 
@@ -91,7 +81,7 @@ class Timing:
     contended_p90: float
     n: int
     accept: float
-    round_ms: List[float] = field(default_factory=list)  # noqa: UP006
+    round_ms: list[float] = field(default_factory=list)
     refused: str = ""
     calls: int = 1
 
@@ -135,29 +125,38 @@ def process_clock() -> Clock:
     CPU time says nothing there: it exceeds wall time. Linux tells how long runnable threads
     queued for a processor (``/proc/self/task/*/schedstat``); elsewhere no figure is honest.
     """
-    try:
-        problem = "" if _queued_s() >= 0 else "unreachable"
-    except (OSError, ValueError, IndexError):
-        problem = (
-            "this system does not tell how long threads queued for a processor (no "
-            "/proc/self/task/*/schedstat), so several threads cannot be timed honestly"
-        )
+    queueing = _Queueing()
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        queueing.seconds()
+    problem = (
+        "this system does not tell how long threads queued for a processor, so several threads "
+        "cannot be timed honestly"
+    )
     return Clock(
         wall=time.perf_counter,
-        waited=_queued_s,
+        waited=queueing.seconds,
         switches=lambda: resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
         rule="no thread of the process descheduled, time that threads queued small",
-        problem=problem,
+        problem="" if queueing.of_task else problem,
     )
 
 
-def _queued_s() -> float:
-    """Seconds that threads of this process have been runnable without running."""
-    nanoseconds = 0
-    for task in os.listdir("/proc/self/task"):
-        with open("/proc/self/task/" + task + "/schedstat", encoding="ascii") as file:
-            nanoseconds += int(file.read().split()[1])
-    return nanoseconds * 1e-9
+class _Queueing:
+    """Nanoseconds that each thread of this process has been runnable without running."""
+
+    def __init__(self) -> None:
+        self.of_task: dict[str, int] = {}
+
+    def seconds(self) -> float:
+        """The total; threads that have ended still count, so that it never falls."""
+        for task in os.listdir("/proc/self/task"):
+            try:
+                with open("/proc/self/task/" + task + "/schedstat", encoding="ascii") as file:
+                    queued = int(file.read().split()[1])
+            except (FileNotFoundError, ProcessLookupError):  # it has just ended
+                continue
+            self.of_task[task] = max(queued, self.of_task.get(task, 0))
+        return sum(self.of_task.values()) * 1e-9
 
 
 class _Item:
@@ -166,9 +165,9 @@ class _Item:
     def __init__(self, run: Callable[[], object]) -> None:
         self.run = run
         self.calls = 1
-        self.accepted: List[float] = []  # noqa: UP006
-        self.all: List[float] = []  # noqa: UP006
-        self.round_medians: List[float] = []  # noqa: UP006
+        self.accepted: list[float] = []
+        self.all: list[float] = []
+        self.round_medians: list[float] = []
 
     def warm_up(self, protocol: Protocol, clock: Clock) -> None:
         """Run the item, and choose how many runs make a sample, from its fastest run."""
@@ -186,7 +185,7 @@ class _Item:
             self.run()
         else:
             self.warm_up(protocol, clock)
-        accepted: List[float] = []  # noqa: UP006
+        accepted: list[float] = []
         for _ in range(protocol.attempts_per_round):
             seconds, undisturbed = self.sample(protocol, clock)
             self.all.append(seconds / self.calls)
@@ -238,12 +237,12 @@ def _silent(_: int) -> None:
 
 
 def measure(
-    runs: Dict[str, Callable[[], object]],  # noqa: UP006
+    runs: dict[str, Callable[[], object]],
     protocol: Protocol,
     owns_threads: bool = False,
     advance: Callable[[int], None] = _silent,
     clock: Clock | None = None,
-) -> Dict[str, Timing]:  # noqa: UP006
+) -> dict[str, Timing]:
     """Time functions against each other, interleaved; garbage collection waits meanwhile.
 
     Args:

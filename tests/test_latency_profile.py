@@ -199,6 +199,10 @@ def test_jobs_are_grouped_by_memory(monkeypatch):
     bench = Bench(FakeRuntime(), Protocol(), stopwatch=FakeStopwatch())
     assert [len(group) for group in bench.time("x", jobs)] == [2, 2, 1, 1]
     assert list(bench.time("x", [])) == []
+    threaded = Bench(FakeRuntime(owns_threads=True), Protocol(), stopwatch=FakeStopwatch())
+    tiny = [Job(str(i), (1,), 1, lambda: b"1.0") for i in range(40)]
+    monkeypatch.undo()
+    assert [len(group) for group in threaded.time("x", tiny)] == [16, 16, 8]
 
 
 def test_short_children_are_visited_more_often():

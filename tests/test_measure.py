@@ -2,6 +2,7 @@
 
 import ast
 import gc
+import io
 import math
 from pathlib import Path
 from random import Random
@@ -29,7 +30,17 @@ def test_the_kit_can_carry_it(module):
     imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     imported |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     assert imported <= {
-        *("__future__", "dataclasses", "gc", "glob", "hashlib", "math", "os", "platform"),
+        *(
+            "__future__",
+            "contextlib",
+            "dataclasses",
+            "gc",
+            "glob",
+            "hashlib",
+            "math",
+            "os",
+            "platform",
+        ),
         *("random", "resource", "statistics", "subprocess", "time", "typing"),
         "elastic_nas.machine",
     }
@@ -134,8 +145,30 @@ def test_several_threads_that_cannot_be_judged_are_refused_without_running():
 
 
 def test_systems_that_do_not_tell_queueing_cannot_time_threads(monkeypatch):
-    monkeypatch.setattr(measure.os, "listdir", lambda _: ["0"])
+    def unreadable(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(measure, "open", unreadable, raising=False)
     assert "several threads cannot be timed honestly" in measure.process_clock().problem
+    monkeypatch.setattr(measure.os, "listdir", unreadable)
+    assert "several threads cannot be timed honestly" in measure.process_clock().problem
+
+
+def test_threads_that_end_meanwhile_still_count(monkeypatch):
+    tasks = {"1": 5_000, "2": 7_000}
+
+    def schedstat(path, **_):
+        if path.split("/")[4] not in tasks:
+            raise FileNotFoundError
+        return io.StringIO(f"99 {tasks[path.split('/')[4]]} 3")
+
+    monkeypatch.setattr(measure.os, "listdir", lambda _: ["1", "2"])
+    monkeypatch.setattr(measure, "open", schedstat, raising=False)
+    clock = measure.process_clock()
+    assert clock.waited() == pytest.approx(12e-6)
+    del tasks["2"]
+    tasks["1"] = 6_000
+    assert clock.waited() == pytest.approx(13e-6)
 
 
 def test_without_thread_counters_the_process_is_watched(monkeypatch):

@@ -14,6 +14,8 @@ GROUP_BYTES = 1_500_000_000
 BYTES_A_WEIGHT_BYTE = 3
 """A prepared model holds its weights about three times: file, session, repacked."""
 SESSION_BYTES = 1_000_000
+MAX_POOLS = 16
+"""Models at a time for a runtime with threads: each has its own, and all are watched."""
 RETRIES = 2
 
 
@@ -72,7 +74,7 @@ class Bench:
             return
         steps = self.protocol.rounds + 1
         with track(title, len(jobs) * steps) as progress:
-            for group in _groups(jobs):
+            for group in _groups(jobs, MAX_POOLS if self.runtime.owns_threads else len(jobs)):
                 timings = self._time_group(group, progress.advance)
                 yield {name: t for name, t in timings.items() if not t.refused}
                 _refuse({name: t for name, t in timings.items() if t.refused}, title)
@@ -102,13 +104,13 @@ def _silent(_: int) -> None:
     pass
 
 
-def _groups(jobs: list[Job]) -> Iterator[list[Job]]:
-    """Jobs in their order, as many at a time as fit in memory."""
+def _groups(jobs: list[Job], most: int) -> Iterator[list[Job]]:
+    """Jobs in their order, as many at a time as fit in memory, and `most` at most."""
     group: list[Job] = []
     size = 0
     for job in jobs:
         need = BYTES_A_WEIGHT_BYTE * job.weight_bytes + SESSION_BYTES
-        if group and size + need > GROUP_BYTES:
+        if len(group) == most or (group and size + need > GROUP_BYTES):
             yield group
             group, size = [], 0
         group.append(job)
