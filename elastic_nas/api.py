@@ -7,31 +7,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from elastic_nas import delivery, facts, pipeline
-from elastic_nas.budgets import Budgets, parse_count, parse_duration, parse_size
+from elastic_nas import facts, pipeline
+from elastic_nas.budgets import Budgets, Limit
 from elastic_nas.network import Network
 from elastic_nas.query import Answer
 from elastic_nas.runs import open_run as open_folder
 
 AnyPath = str | PathLike[str]
-Limit = str | float | None
-"""A budget: text with a unit (``5ms``, ``2M``, ``4MB``), or a number in ms, ones or bytes."""
-
-
-def budgets_of(
-    latency: Limit = None, params: Limit = None, macs: Limit = None, size: Limit = None
-) -> Budgets:
-    """Budgets from text with units, or from numbers in milliseconds, ones and bytes.
-
-    Raises:
-        ConfigError: A limit is not positive and finite, or its text cannot be read.
-    """
-    return Budgets(
-        latency_ms=parse_duration(latency) if isinstance(latency, str) else latency,
-        params=parse_count(params) if isinstance(params, str) else params,
-        macs=parse_count(macs) if isinstance(macs, str) else macs,
-        size_bytes=parse_size(size) if isinstance(size, str) else size,
-    )
 
 
 class Run:
@@ -93,7 +75,7 @@ class Run:
             InfeasibleBudget: The smallest child breaks a budget.
             TableError: There is no latency table for the device yet.
         """
-        budgets = budgets_of(latency, params, macs, size)
+        budgets = Budgets.of(latency, params, macs, size)
         return pipeline.search(
             self._folder, device, budgets, evaluations=evaluations, strategy=strategy
         )
@@ -112,7 +94,7 @@ class Run:
         Raises:
             InfeasibleBudget: There is none.
         """
-        budgets = budgets_of(latency, params, macs, size)
+        budgets = Budgets.of(latency, params, macs, size)
         return pipeline.query(self._folder, device, budgets)[0][0]
 
     def export(
@@ -134,7 +116,9 @@ class Run:
         Raises:
             ExportMismatch: The file does not compute what the child computes; nothing is written.
         """
-        budgets = budgets_of(latency, params, macs, size)
+        from elastic_nas import delivery
+
+        budgets = Budgets.of(latency, params, macs, size)
         return delivery.export(
             self._folder, Path(out), device_name=device, budgets=budgets, genotype=genotype
         )
@@ -185,4 +169,6 @@ def verify(folder: AnyPath, device: str | None = None) -> dict[str, Any]:
     Raises:
         ExportMismatch: A file was changed, or computes something else here.
     """
+    from elastic_nas import delivery
+
     return delivery.verify(Path(folder), device)

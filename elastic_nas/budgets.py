@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     Values = NDArray[np.float64] | NDArray[np.int64]
     Cost = Callable[[NDArray[np.int64]], Values]
 
+Limit = str | float | None
+"""A budget: text with a unit (``5ms``, ``2M``, ``4MB``), or a number in ms, ones or bytes."""
+
 DURATIONS_MS = {"us": 1e-3, "\u03bcs": 1e-3, "ms": 1.0, "s": 1e3}
 COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 SIZES = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9}
@@ -109,6 +112,22 @@ class Budgets:
         """``latency <= 5 ms, params <= 2 M``, or ``no budget``."""
         texts = (f"{kind.noun} <= {kind.show(limit)}" for kind, limit in self.limits())
         return ", ".join(texts) or "no budget"
+
+    @staticmethod
+    def of(
+        latency: "Limit" = None, params: "Limit" = None, macs: "Limit" = None, size: "Limit" = None
+    ) -> "Budgets":
+        """Budgets from text with units, or from numbers in milliseconds, ones and bytes.
+
+        Raises:
+            ConfigError: A limit is not positive and finite, or its text cannot be read.
+        """
+        return Budgets(
+            latency_ms=parse_duration(latency) if isinstance(latency, str) else latency,
+            params=parse_count(params) if isinstance(params, str) else params,
+            macs=parse_count(macs) if isinstance(macs, str) else macs,
+            size_bytes=parse_size(size) if isinstance(size, str) else size,
+        )
 
     def limits(self) -> "list[tuple[Limited, float]]":
         """The limits that are set, each with what it limits."""

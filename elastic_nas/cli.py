@@ -1,9 +1,6 @@
 """The command line: a thin door. Parse, call one function, print; imports stand per command."""
 
-import functools
 import json
-import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,8 +9,21 @@ import typer
 
 from elastic_nas import facts, texts
 from elastic_nas._version import __version__
-from elastic_nas.api import budgets_of
-from elastic_nas.errors import ConfigError, ElasticNasError
+from elastic_nas.budgets import Budgets
+from elastic_nas.errors import ConfigError
+from elastic_nas.guard import guarded
+from elastic_nas.options import (
+    Child,
+    Classes,
+    Device,
+    Json,
+    Latency,
+    Macs,
+    Params,
+    Run,
+    Size,
+    TableFile,
+)
 
 app = typer.Typer(
     name="elastic-nas",
@@ -25,49 +35,16 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-INTERRUPTED = 130
-
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Register a command; errors a user can cause are one message and exit status 1."""
-
-    @functools.wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        try:
-            function(*args, **kwargs)
-        except ElasticNasError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            typer.echo(f"\ninterrupted. {texts.how_to_go_on(function.__name__, kwargs)}", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-
+    """Register a command."""
     name = function.__name__.rstrip("_").replace("_", "-")
-    return app.command(name)(guarded)
+    return app.command(name)(guarded(function))
 
 
-Run = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder, as train makes it.")]
-Device = Annotated[str, typer.Option(help="A hardware profile's name or file; see: list devices.")]
-Latency = Annotated[str | None, typer.Option(metavar="TIME", help="Budget, such as 5ms or 0.005s.")]
-Params = Annotated[str | None, typer.Option(metavar="N", help="Budget on parameters: 2M.")]
-Macs = Annotated[str | None, typer.Option(metavar="N", help="Budget on MACs: 300M.")]
-Size = Annotated[str | None, typer.Option(metavar="BYTES", help="Budget on the file: 4MB.")]
-TableFile = Annotated[
-    Path | None, typer.Option("--table", metavar="FILE", help="A latency table to use.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Classes = Annotated[int | None, typer.Option(metavar="N", help="Number of outputs.")]
-Child = Annotated[
-    str | None,
-    typer.Option(
-        metavar="CHILD",
-        help="smallest, largest, a genotype such as 0,1,0, or a file SETTINGS.yaml.",
-    ),
-]
-
-
-def _print_json(value: object) -> None:
-    typer.echo(json.dumps(value, indent=1))
+def _show(facts: Any, as_text: Callable[[Any], str], as_json: bool) -> None:
+    """Print facts for a program or for a person."""
+    typer.echo(json.dumps(facts, indent=1) if as_json else as_text(facts))
 
 
 @command
@@ -115,8 +92,6 @@ def train(
     """
     from elastic_nas import pipeline
 
-    if epochs is not None and minutes is not None:
-        raise ConfigError("give --epochs or --minutes, not both.")
     given = {"data": data, "space": space, "train.epochs": epochs, "train.minutes": minutes}
     changes = [
         *(settings or []),
@@ -178,7 +153,7 @@ def search(  # noqa: PLR0913  one parameter an option
     front = pipeline.search(
         open_run(run),
         device,
-        budgets_of(latency, params, macs, size),
+        Budgets.of(latency, params, macs, size),
         evaluations=evaluations,
         strategy=strategy,
         table=table,
@@ -203,19 +178,15 @@ def query(
     from elastic_nas import pipeline
     from elastic_nas.runs import open_run
 
-    budgets = budgets_of(latency, params, macs, size)
+    budgets = Budgets.of(latency, params, macs, size)
     answers, target = pipeline.query(open_run(run), device, budgets, table=table)
-    if as_json:
-        _print_json(
-            {
-                **answers[0].plain(),
-                "device": target.device.name,
-                "table": str(target.table_path),
-                "children_within_budgets": len(answers),
-            }
-        )
-    else:
-        typer.echo(texts.answer_table(answers[0], target, budgets))
+    found = {
+        **answers[0].plain(),
+        "device": target.device.name,
+        "table": str(target.table_path),
+        "children_within_budgets": len(answers),
+    }
+    _show(found, lambda _: texts.answer_table(answers[0], target, budgets), as_json)
 
 
 @command
@@ -242,7 +213,7 @@ def export(  # noqa: PLR0913  one parameter an option
     from elastic_nas import delivery
     from elastic_nas.runs import open_run
 
-    budgets = budgets_of(latency, params, macs, size)
+    budgets = Budgets.of(latency, params, macs, size)
     if genotype is None and (device is None or not budgets.limits()):
         raise ConfigError(
             "export needs --device and a budget such as --latency 5ms, or --genotype."
@@ -252,11 +223,7 @@ def export(  # noqa: PLR0913  one parameter an option
     manifest = delivery.export(
         opened, folder, device_name=device, budgets=budgets, genotype=genotype, table=table
     )
-    if as_json:
-        _print_json({"folder": str(folder), **manifest})
-    else:
-        typer.echo(texts.manifest_table(manifest))
-        typer.echo(f"written: {folder}/child.onnx (recheck with: elastic-nas verify {folder})")
+    _show({"folder": str(folder), **manifest}, texts.export_table, as_json)
 
 
 @command
@@ -268,11 +235,7 @@ def verify(
     """Recheck an exported folder: hashes, outputs for stored real images, latency."""
     from elastic_nas import delivery
 
-    report = delivery.verify(folder, device)
-    if as_json:
-        _print_json(report)
-    else:
-        typer.echo(texts.verify_table(report))
+    _show(delivery.verify(folder, device), texts.verify_table, as_json)
 
 
 @command
@@ -286,11 +249,8 @@ def describe(
 
     Counted for 3 input channels and, unless told otherwise, 1000 classes.
     """
-    found = facts.describe(space, child, classes or 1000)
-    if as_json:
-        _print_json(found)
-    else:
-        typer.echo(texts.describe_table(found))
+    found = facts.describe(space, child, classes)
+    _show(found, texts.describe_table, as_json)
 
 
 @command
@@ -303,11 +263,8 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Predicted latency of a child on a device, and its 95 % bound, in milliseconds."""
-    found = facts.predict(device, space, child or "largest", classes or 1000, table)
-    if as_json:
-        _print_json(found)
-    else:
-        typer.echo(texts.predict_table(found))
+    found = facts.predict(device, space, child or "largest", classes, table)
+    _show(found, texts.predict_table, as_json)
 
 
 @command
@@ -320,10 +277,7 @@ def list_(
 ) -> None:
     """What there is: spaces, strategies, tasks, or devices with the places of their tables."""
     found = facts.listing(kind, run)
-    if as_json:
-        _print_json(found)
-    else:
-        typer.echo(texts.listing_table(found))
+    _show(found, texts.listing_table, as_json)
 
 
 def _version(wanted: bool) -> None:
@@ -343,6 +297,4 @@ def root(
 
 def main() -> None:
     """Run the command line; exits with 0, 1 (an error), 2 (wrong usage) or 130 (interrupted)."""
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # warnings of libraries are for developers
     app()

@@ -5,6 +5,7 @@ range. `train` writes the full file, defaults filled in, into the run folder.
 """
 
 from collections.abc import Hashable
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,6 +16,8 @@ from elastic_nas.errors import ConfigError
 from elastic_nas.plugins import suggest
 
 MAX_RUN_FILE_BYTES = 1_000_000
+LENGTHS = ("epochs", "minutes", "steps")
+"""Keys of the train section of which one says how long to train."""
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -83,7 +86,7 @@ class TrainConfig(_Strict):
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
-        if sum(length is not None for length in (self.epochs, self.minutes, self.steps)) > 1:
+        if sum(getattr(self, length) is not None for length in LENGTHS) > 1:
             raise ValueError("give only one of epochs, minutes and steps")
         return self
 
@@ -119,13 +122,21 @@ class RunConfig(_Strict):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, refusing duplicate keys."""
+    """YAML's safe loader, refusing duplicate keys, and aliases, which can grow without bound."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed; write the value out.")
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise ConfigError(f"key {key!r} stands twice{node.start_mark}.")
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                line = key_node.start_mark.line + 1
+                raise yaml.YAMLError(f"the key {key!r} stands there twice, again in line {line}.")
+            seen |= {key} if isinstance(key, Hashable) else set()
         return super().construct_mapping(node, deep)
 
 
@@ -138,11 +149,28 @@ def read_yaml(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_RUN_FILE_BYTES:
             raise ConfigError(f"{path} is larger than {MAX_RUN_FILE_BYTES} bytes; not a YAML file?")
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        return _value(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no text file; a run file is YAML.") from error
+    except _NOT_YAML as error:
+        raise ConfigError(f"{path} is not valid YAML: {_reason(error)}") from error
+
+
+_NOT_YAML = (yaml.YAMLError, ValueError, TypeError, RecursionError)
+
+
+def _value(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)
+
+
+def _reason(error: BaseException) -> str:
+    """What the parser says, without the excerpt and its two positions."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or problem is None:
+        return str(error) or type(error).__name__
+    return f"{problem} in line {mark.line + 1}, column {mark.column + 1}."
 
 
 def read_run_file(path: Path, overrides: list[str] | None = None) -> RunConfig:
@@ -172,9 +200,11 @@ def parse_run(
                 f"--set needs key=value, such as train.batch_size=32; got {override!r}."
             )
         try:
-            _put(value, key.split("."), yaml.safe_load(text))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {override}: the value is not valid YAML.") from error
+            _put(value, key.split("."), _value(text))
+        except _NOT_YAML as error:
+            raise ConfigError(
+                f"--set {override}: the value is not valid YAML: {_reason(error)}"
+            ) from error
     try:
         return RunConfig.model_validate(value)
     except ValidationError as error:
@@ -185,9 +215,9 @@ def _put(value: dict[str, Any], path: list[str], item: Any) -> None:
     for key in path[:-1]:
         value = value.setdefault(key, {})
         if not isinstance(value, dict):
-            raise ConfigError(f"{key!r} holds a value, no further keys.")
-    if path[-1] in ("epochs", "minutes", "steps"):
-        for length in ("epochs", "minutes", "steps"):
+            raise ConfigError(f"cannot set {'.'.join(path)}: {key!r} is no section with keys.")
+    if path[-1] in LENGTHS:
+        for length in LENGTHS:
             value.pop(length, None)
     value[path[-1]] = item
 
@@ -216,9 +246,12 @@ def _explain(error: ValidationError, source: str) -> str:
         if mistake["type"] == "extra_forbidden":
             lines.append(f"unknown key {key!r}{suggest(key, known_keys())}")
         else:
-            lines.append(f"{key}: {mistake['msg']}, got {mistake['input']!r}.")
-    known = ", ".join(known_keys())
-    return f"{source} cannot be used:\n  " + "\n  ".join(lines) + f"\nKnown keys: {known}."
+            message = mistake["msg"].replace("Input should be", "must be")
+            got = "" if mistake["type"] == "value_error" else f", got {mistake['input']!r:.60}"
+            lines.append(f"{key}: {message.removeprefix('Value error, ')}{got}.")
+    if any(mistake["type"] == "extra_forbidden" for mistake in error.errors()):
+        lines.append(f"Known keys: {', '.join(known_keys())}.")
+    return f"{source} cannot be used:\n  " + "\n  ".join(lines)
 
 
 def dump_run(config: RunConfig) -> str:
@@ -232,7 +265,8 @@ def dump_run(config: RunConfig) -> str:
                 lines.append(f"{indent}{key}:")
                 write(item, f"{prefix}{key}.", indent + "  ")
             else:
-                text = yaml.safe_dump(item, default_flow_style=True).removesuffix("...\n").strip()
+                text = yaml.safe_dump(item, default_flow_style=True, width=inf)
+                text = text.removesuffix("...\n").strip()
                 lines.append(f"{indent}{key}: {text}  # {meanings[prefix + key]}")
 
     write(config.model_dump(), "", "")

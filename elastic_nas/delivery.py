@@ -1,7 +1,6 @@
 """From a run to a verified ONNX file: choose, build, time, compare, score, write; and recheck."""
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,8 @@ import numpy as np
 from elastic_nas import pipeline
 from elastic_nas._version import __version__
 from elastic_nas.budgets import Budgets, format_duration
-from elastic_nas.errors import ConfigError, InfeasibleBudget
+from elastic_nas.candidates import Candidate, candidates
+from elastic_nas.errors import InfeasibleBudget, UnknownName
 from elastic_nas.export.artefact import (
     MODEL,
     Artefact,
@@ -28,12 +28,13 @@ from elastic_nas.export.onnx_file import (
     child_logits,
     logits_of,
 )
-from elastic_nas.files import read_json, sha256_of, write_json
-from elastic_nas.genotype import Genotype, format_genotype, parse_genotype
+from elastic_nas.files import locked, sha256_of
+from elastic_nas.genotype import Genotype, format_genotype
 from elastic_nas.intervals import wilson
 from elastic_nas.latency.devices import Device, load_device
 from elastic_nas.measure import Protocol, Timing, measure
 from elastic_nas.network import Network
+from elastic_nas.pictures import show_exported
 from elastic_nas.progress import say
 from elastic_nas.runs import RunFolder
 from elastic_nas.targets import Target, open_target, runtime_of, this_machine
@@ -46,16 +47,6 @@ TRIES = 5
 """Children to time before a budget is given up."""
 
 ADVICE = "close other programs, then elastic-nas verify FOLDER"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A child to deliver, with what is known of it before it is built."""
-
-    genotype: Genotype
-    predicted_ms: float | None
-    bound_ms: float | None
-    validation: dict[str, Any] | None
 
 
 def export(
@@ -91,10 +82,22 @@ def export(
         for note in target.notes:
             say(f"note: {note}.")
     budgets = budgets or Budgets()
-    candidates = _candidates(run, target, budgets, genotype)
+    chosen = candidates(run, target, budgets, genotype)
+    with locked(run.path):
+        return _export_first(run, out, target, budgets, chosen)
+
+
+def _export_first(
+    run: RunFolder,
+    out: Path,
+    target: Target | None,
+    budgets: Budgets,
+    chosen: list[Candidate],
+) -> dict[str, Any]:
+    """Export the first candidate that keeps the budgets when measured."""
     maker = _Maker(run)
     refused: list[str] = []
-    for candidate in candidates[:TRIES]:
+    for candidate in chosen[:TRIES]:
         child = maker.judge.child(candidate.genotype, maker.calibration)
         model = build(child, maker.data.preprocess.mean, maker.data.preprocess.std)
         latency = _latency(model.SerializeToString(), child.resolution, candidate, target)
@@ -110,57 +113,13 @@ def export(
         write_folder(maker.artefact(candidate.genotype, child, model, latency, candidate), out)
         manifest = read_manifest(out)
         if target is not None and candidate.validation is not None:
-            _show(run, target, manifest)
+            show_exported(run, target, pipeline.searched_rows(run), manifest)
         return manifest
     raise InfeasibleBudget(
         f"none of the {len(refused)} best children kept {budgets} when measured here "
         f"({', '.join(refused)}). Raise --latency, or profile this machine again: its table may "
         "no longer hold."
     )
-
-
-def _candidates(
-    run: RunFolder, target: Target | None, budgets: Budgets, genotype: str | None
-) -> list[Candidate]:
-    """The child asked for, or the best within the budgets and its successors on the front."""
-    if genotype is not None:
-        chosen = parse_genotype(run.network.dims, genotype)
-        if target is None:
-            return [Candidate(chosen, None, None, None)]
-        array = np.array([chosen])
-        predicted = float(target.predictor.predict_ms(array)[0])
-        return [Candidate(chosen, predicted, float(target.predictor.bound_ms(array)[0]), None)]
-    if target is None:
-        raise ConfigError("export needs --device with --latency, or --genotype.")
-    answers, _ = pipeline.query(run, target.device.name, budgets, table=target.table_path)
-    candidates, fastest = [], float("inf")
-    for answer in answers:  # best first; a successor must promise to be faster
-        if answer.bound_ms < fastest:
-            fastest = answer.bound_ms
-            validation = {"accuracy": answer.accuracy, "n": answer.n}
-            candidates.append(
-                Candidate(answer.genotype, answer.predicted_ms, answer.bound_ms, validation)
-            )
-    return candidates
-
-
-def _show(run: RunFolder, target: Target, manifest: dict[str, Any]) -> None:
-    """Add the exported child to the device's picture."""
-    latency, accuracy = manifest["latency"], manifest["accuracy"]
-    limit = latency["budget_ms"]
-    label = "best child" if limit is None else f"best within {format_duration(limit)}"
-    path = run.exported(target.device.name)
-    shown = read_json(path, missing={})
-    shown[label] = {
-        "label": label,
-        "bound_ms": latency["bound_ms"],
-        "predicted_ms": latency["predicted_ms"],
-        "accuracy": manifest["search_validation"]["accuracy"],
-        "measured_ms": latency["measured_ms"],
-        "test": [accuracy["top1"], *accuracy["interval_95"]],
-    }
-    write_json(path, shown)
-    pipeline.plot(run, target, pipeline.searched_rows(run))
 
 
 def _latency(
@@ -247,7 +206,7 @@ class _Maker:
             "data": self.data.name,
             "preprocess": self.data.preprocess.describe(),
             "resolution": network.resolution(genotype),
-            "weights_sha256": sha256_of(self.run.path / "supernet.safetensors"),
+            "weights_sha256": sha256_of(self.run.weights),
             "calibration_images": len(self.calibration),
             "oldest_runtime": OLDEST_RUNTIME,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -305,7 +264,12 @@ def verify(folder: Path, device_name: str | None = None) -> dict[str, Any]:
 def _timed_again(
     folder: Path, manifest: dict[str, Any], device_name: str, *, asked: bool
 ) -> dict[str, Any]:
-    device = load_device(device_name)
+    try:
+        device = load_device(device_name)
+    except UnknownName:
+        if asked:
+            raise
+        return {"note": f"not measured: no hardware profile {device_name!r} here; see --device"}
     here = this_machine(device)
     same = manifest["latency"].get("machine") == here
     if not same and not (asked and device.generic):

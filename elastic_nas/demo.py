@@ -13,7 +13,7 @@ from elastic_nas.files import write_json
 from elastic_nas.progress import say
 from elastic_nas.query import Answer
 from elastic_nas.runs import RunFolder
-from elastic_nas.training.checkpoint import FILE_NAME, read_progress
+from elastic_nas.training.checkpoint import read_progress
 
 DEVICE = "local-ort-1t"
 FALLBACK = "x86-epyc-avx512-ort-1t"
@@ -46,9 +46,9 @@ def run_demo(folder: Path) -> str:
 
 def _trained(folder: Path) -> RunFolder:
     run = RunFolder(folder)
-    if not (folder / FILE_NAME).exists():
+    if not run.weights.exists():
         return pipeline.train(recipe("digits"), folder)
-    at = read_progress(folder / FILE_NAME, run.network)
+    at = read_progress(run.weights, run.network)
     if at.step < at.steps:
         return pipeline.train(read_run_file(run.run_file), folder, resume=True)
     say("trained already.")

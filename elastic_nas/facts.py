@@ -9,9 +9,10 @@ import numpy as np
 from elastic_nas import genotype as genotypes
 from elastic_nas import plugins
 from elastic_nas.budgets import Budgets
-from elastic_nas.errors import ConfigError, UnknownName
+from elastic_nas.errors import ConfigError, RunFolderError, UnknownName
 from elastic_nas.genotype import Genotype, format_genotype, parse_genotype
 from elastic_nas.network import Network
+from elastic_nas.runs import open_run
 from elastic_nas.settings import from_settings
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ KINDS = ("spaces", "strategies", "devices", "tasks")
 
 def overrides(values: dict[str, Any]) -> list[str]:
     """Values as ``key=value`` overrides of a run file."""
-    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
 
 
 def default_run(run_file: str | None, data: str | None) -> Path:
@@ -42,22 +43,42 @@ def train_config(
     from elastic_nas.config import parse_run, read_run_file, recipe, recipes
 
     folder = out or default_run(run_file, data)
-    if resume and (folder / "run.yaml").is_file():
+    lengths = [change for change in changes if _is_length(change)]
+    if len(lengths) > 1:
+        raise ConfigError(f"give only one of {' and '.join(lengths)}: how long to train.")
+    if resume:
+        if not (folder / "run.yaml").is_file():
+            raise RunFolderError(
+                f"{folder} holds no run to resume; leave --resume out to start one, or name the "
+                "run's folder with --out."
+            )
         return read_run_file(folder / "run.yaml", changes), folder
     if run_file is None:
         if data is None:
-            what = f"{folder} holds no run to resume" if resume else "nothing to train on"
-            raise ConfigError(f"{what}: name a run file, or a folder of images with --data DIR.")
+            raise ConfigError(
+                "nothing to train on: name a run file or a recipe "
+                f"({', '.join(recipes())}), or a folder of images with --data DIR."
+            )
         run_file = "digits" if data == "digits" else "small_data"
-    if not Path(run_file).exists() and run_file in recipes():
-        return parse_run(recipe(run_file).model_dump(exclude_none=True), changes), folder
-    return read_run_file(Path(run_file), changes), folder
+    if Path(run_file).exists():
+        return read_run_file(Path(run_file), changes), folder
+    if run_file not in recipes():
+        raise UnknownName(
+            f"no run file {run_file!r}{plugins.suggest(run_file, recipes())}\n"
+            f"Recipes: {', '.join(recipes())}; or name a file, or images with --data DIR."
+        )
+    return parse_run(recipe(run_file).model_dump(exclude_none=True), changes), folder
+
+
+def _is_length(change: str) -> bool:
+    """Whether a ``key=value`` says how long to train."""
+    return change.partition("=")[0] in ("train.epochs", "train.minutes", "train.steps")
 
 
 def folder_name(budgets: Budgets, genotype: str | None) -> str:
     """A name for the folder of an exported child."""
     if genotype is not None:
-        return "child-" + genotype.replace(",", "")
+        return "child-" + genotype.replace(",", "-")
     limits = (kind.show(limit).replace(" ", "") for kind, limit in budgets.limits())
     return "-".join(("child", *limits))
 
@@ -78,14 +99,14 @@ def child_of(network: Network, text: str) -> Genotype:
     return parse_genotype(network.dims, text)
 
 
-def describe(space: str, child: str | None, classes: int) -> dict[str, Any]:
+def describe(space: str, child: str | None, classes: int | None) -> dict[str, Any]:
     """A space or one of its children as plain values."""
-    network = Network(space, classes)
+    network = Network(space, 1000 if classes is None else classes)
     if child is not None:
         chosen = child_of(network, child)
         return {
             "space": network.space.name,
-            "classes": classes,
+            "classes": network.classes,
             **_counts(network, chosen),
             "blocks": [
                 {**spec.key, "macs": spec.costs.macs, "params": spec.costs.params}
@@ -94,7 +115,7 @@ def describe(space: str, child: str | None, classes: int) -> dict[str, Any]:
         }
     return {
         "space": network.space.name,
-        "classes": classes,
+        "classes": network.classes,
         "dims": [{"name": dim.name, "choices": dim.choices} for dim in network.dims],
         "children": genotypes.count(network.dims),
         "smallest": _counts(network, network.smallest),
@@ -112,19 +133,19 @@ def _counts(network: Network, chosen: Genotype) -> dict[str, Any]:
 
 
 def predict(
-    device: str, space: str, child: str, classes: int, table: Path | None
+    device: str, space: str, child: str, classes: int | None, table: Path | None
 ) -> dict[str, Any]:
     """Predicted and bounded latency of a child as plain values."""
     from elastic_nas.targets import open_target
 
-    network = Network(space, classes)
+    network = Network(space, 1000 if classes is None else classes)
     chosen = child_of(network, child)
     target = open_target(network, device, table=table)
     array = np.array([chosen])
     return {
         "device": target.device.name,
         "space": network.space.name,
-        "classes": classes,
+        "classes": network.classes,
         "genotype": format_genotype(chosen),
         "latency_ms": float(target.predictor.predict_ms(array)[0]),
         "bound_ms": float(target.predictor.bound_ms(array)[0]),
@@ -142,9 +163,9 @@ def listing(kind: str, run: Path | None) -> dict[str, Any]:
     """
     if kind not in KINDS:
         hint = plugins.suggest(kind, list(KINDS))
-        raise UnknownName(f"no list of {kind!r}{hint} There are: {', '.join(KINDS)}.")
+        raise UnknownName(f"no list of {kind!r}{hint}\nThere are: {', '.join(KINDS)}.")
     if kind == "devices":
-        return {"devices": _devices(run)}
+        return {"devices": _devices(None if run is None else open_run(run).path)}
     modules = {name: plugins.load(kind, name) for name in plugins.available(kind)}
     first_lines = {name: (m.__doc__ or "").strip().splitlines()[0] for name, m in modules.items()}
     return {kind: [{"name": name, "about": about} for name, about in first_lines.items()]}

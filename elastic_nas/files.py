@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from elastic_nas.errors import ElasticNasError, RunFolderError
 
 PACKAGE = Path(__file__).parent
+LOCK = ".lock"
 
 
 def data_folder(name: str) -> Path:
@@ -103,10 +104,13 @@ def sha256_of(path: Path) -> str:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the run folder's lock, creating the folder where needed.
 
+    A folder that was made for nothing, since the work failed before it wrote a file, is removed.
+
     Raises:
         RunFolderError: The folder cannot be made, or another process is writing there.
     """
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / LOCK)
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -123,4 +127,9 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if made and [entry.name for entry in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()
         lock.release()
+        with suppress(OSError):  # the first that is not empty ends it
+            for place in made:
+                place.rmdir()

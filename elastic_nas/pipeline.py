@@ -4,16 +4,15 @@ Heavy imports stand inside the functions: a query must not pay for torch.
 """
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from elastic_nas import plugins
 from elastic_nas.budgets import Budgets
 from elastic_nas.errors import ConfigError, RunFolderError
-from elastic_nas.files import locked, read_json, sha256_of, user_folder, write_atomic, write_json
+from elastic_nas.files import locked, sha256_of, user_folder, write_atomic, write_json
 from elastic_nas.genotype import Genotype
 from elastic_nas.latency.devices import load_device
 from elastic_nas.network import Network
@@ -44,22 +43,21 @@ def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFold
     """
     from elastic_nas.data.choose import choose_space
     from elastic_nas.data.dataset import load_dataset
-    from elastic_nas.training.checkpoint import FILE_NAME
+    from elastic_nas.resume import check_free, check_same, is_finished
     from elastic_nas.training.loop import Trainer
     from elastic_nas.training.loop import train as train_loop
 
     run = RunFolder(folder)
+    check_free(run, resume=resume)
     with locked(folder):
-        has_checkpoint = (folder / FILE_NAME).exists()
-        if has_checkpoint and not resume:
-            raise RunFolderError(
-                f"{folder} holds a run already; go on with --resume, or choose another --out."
-            )
+        if resume:
+            check_same(run, config)
         data = load_dataset(config.data, config.seed)
         if config.space is None:
             space, reason = choose_space(data)
             say(reason)
             config = config.model_copy(update={"space": space})
+        config = config.model_copy(update={"space": plugins.anchored(str(config.space))})
         network = Network(str(config.space), len(data.labels))
         say(
             f"{data.name}: {len(data.train)} training, {len(data.validation)} search-validation "
@@ -67,8 +65,11 @@ def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFold
         )
         trainer = Trainer(network, data, config.train, config.seed)
         trainer.config = trainer.resolved()
-        _write_run_file(run, config.model_copy(update={"train": trainer.config}))
+        has_checkpoint = run.weights.exists()
+        if has_checkpoint and is_finished(run, network, data.labels, trainer.config.steps or 0):
+            return run
         run.write_record(network, data.labels)
+        _write_run_file(run, config.model_copy(update={"train": trainer.config}))
         train_loop(trainer, folder, resume=has_checkpoint)
     return run
 
@@ -110,33 +111,35 @@ def profile(
     from elastic_nas.latency.table import LatencyTable
 
     device = load_device(device_name)
-    if run is not None:
-        network = Network(run.network.space_name, classes or run.network.classes)
-        path = out or run.table(device.name)
-    elif space is not None:
-        network = Network(space, classes or 1000)
-        path = out or user_folder() / "latency_tables" / f"{device.name}.json"
-    else:
+    if (run is None) == (space is None):
         raise ConfigError("profile needs --space NAME or --run DIR to know what to measure.")
-    table = LatencyTable.read(path) if path.exists() else None
-    if table is not None:
-        table.check_fits(device)
-    table = measure_all(
-        network, runtime_of(device), device, table, save=lambda table: table.write(path)
-    )
-    table.write(path)
+    if run is not None:
+        own = run.network
+        network = Network(own.space_name, own.classes if classes is None else classes)
+        path = out or run.table(device.name)
+    else:
+        network = Network(str(space), 1000 if classes is None else classes)
+        path = out or user_folder() / "latency_tables" / f"{device.name}.json"
+    with nullcontext() if run is None else locked(run.path):
+        table = LatencyTable.read(path) if path.exists() else None
+        if table is not None:
+            table.check_fits(device)
+        table = measure_all(
+            network, runtime_of(device), device, table, save=lambda table: table.write(path)
+        )
+        table.write(path)
     return path, report(table, network)
 
 
 def judge_of(run: RunFolder, config: "RunConfig", data: "Dataset") -> "Judge":
     """The run's supernet with the images its children are calibrated and judged on."""
-    from elastic_nas.training.checkpoint import FILE_NAME, load_checkpoint
+    from elastic_nas.training.checkpoint import load_checkpoint
     from elastic_nas.training.evaluation import Judge
     from elastic_nas.training.loop import device_of, set_threads
 
     set_threads(config.train.threads)
     supernet = run.network.supernet()
-    at = load_checkpoint(run.path / FILE_NAME, run.network, supernet)
+    at = load_checkpoint(run.weights, run.network, supernet)
     if at.step < at.steps:
         say(f"note: training stopped at step {at.step} of {at.steps}; go on with --resume.")
     return Judge(
@@ -151,10 +154,8 @@ def judge_of(run: RunFolder, config: "RunConfig", data: "Dataset") -> "Judge":
 
 def ties_of(run: RunFolder, judge: "Judge") -> dict[str, str]:
     """Hashes of all that an accuracy depends on."""
-    from elastic_nas.training.checkpoint import FILE_NAME
-
     return {
-        "weights": sha256_of(run.path / FILE_NAME),
+        "weights": sha256_of(run.weights),
         "split": judge.validation.sha256,
         "calibration": judge.settings_hash,
     }
@@ -189,6 +190,13 @@ def search(
     for note in target.notes:
         say(f"note: {note}.")
     config = read_run_file(run.run_file)
+    plugin = plugins.create(
+        "strategies",
+        strategy or config.search.strategy,
+        dims=network.dims,
+        rng=Random(f"strategy-{config.seed}"),
+    )
+    total = config.search.evaluations if evaluations is None else evaluations
     with locked(run.path):
         judge = judge_of(run, config, load_dataset(config.data, config.seed))
         ties = ties_of(run, judge)
@@ -203,13 +211,6 @@ def search(
             accuracy = judge.evaluate(genotype)
             return Evaluation(accuracy, len(judge.validation), time.perf_counter() - started)
 
-        plugin = plugins.create(
-            "strategies",
-            strategy or config.search.strategy,
-            dims=network.dims,
-            rng=Random(f"strategy-{config.seed}"),
-        )
-        total = evaluations or config.search.evaluations
         drive(network.dims, plugin, evaluate, target.costs, budgets, history, total, rng)
         return _write_front(run, target, budgets, history)
 
@@ -218,6 +219,7 @@ def _write_front(
     run: RunFolder, target: Target, budgets: Budgets, history: History
 ) -> list[Answer]:
     """The Pareto front under the budgets, as a file and as a picture."""
+    from elastic_nas.pictures import plot
     from elastic_nas.search.front import pareto_front, write_front
 
     answers = answers_of(list(history), run, target, budgets)
@@ -231,27 +233,8 @@ def _write_front(
         budgets=budgets,
         children=[answer.plain() for answer in front],
     )
-    plot(run, target, list(history))
+    plot(run, target, list(history), history.ties["weights"])
     return front
-
-
-def plot(run: RunFolder, target: Target, rows: list[Row]) -> list[Path]:
-    """Draw accuracy against latency beside the device's front, as PNG and SVG.
-
-    All evaluated children, the front over all of them, and those that were exported.
-    """
-    from elastic_nas.report import Chosen, Point, plot_front
-
-    bounds = target.costs.bound_ms(np.array([row.genotype for row in rows]))
-    points = [Point(float(ms), row.accuracy) for ms, row in zip(bounds, rows, strict=True)]
-    exported = read_json(run.exported(target.device.name), missing={})
-    return plot_front(
-        run.front(target.device.name).with_suffix(""),
-        device=target.device.name,
-        n=rows[0].n,
-        points=points,
-        chosen=[Chosen(**fields) for fields in exported.values()],
-    )
 
 
 def query(
@@ -277,12 +260,12 @@ def searched_rows(run: RunFolder) -> list[Row]:
     """What the latest search knows.
 
     Raises:
-        RunFolderError: Nothing has been searched yet.
+        RunFolderError: Nothing has been searched yet, or not since the weights changed.
     """
-    if not run.ties.exists():
+    ties = run.read_ties()
+    if ties is None:
         raise RunFolderError(
             f"nothing has been searched in {run.path} yet; run elastic-nas search {run.path} "
             "--device DEVICE first."
         )
-    ties = read_json(run.ties)
     return read_history(run.history, ties)

@@ -9,6 +9,7 @@ import pkgutil
 import sys
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,8 +33,26 @@ def available(kind: str) -> list[str]:
 
 def suggest(name: str, names: list[str]) -> str:
     """A hint for an error message: the nearest of `names`, or nothing."""
-    near = get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else "."
+    by_small_letters = {known.casefold(): known for known in names}
+    near = get_close_matches(name.casefold(), by_small_letters, n=1)
+    return f"; did you mean {by_small_letters[near[0]]!r}?" if near else "."
+
+
+def split_options(text: str) -> tuple[str, str]:
+    """Name (or path of a Python file) and options: ``tiny:size=32`` is ``tiny``, ``size=32``."""
+    path, ending, options = text.rpartition(".py")
+    if ending and options[:1] in ("", ":"):
+        return path + ending, options[1:]
+    name, _, options = text.partition(":")
+    return name, options
+
+
+def anchored(text: str) -> str:
+    """The same plugin from any folder: a path to a file made absolute, a name as it is."""
+    name, options = split_options(text)
+    if not name.endswith(".py"):
+        return text
+    return f"{Path(name).resolve()}{':' if options else ''}{options}"
 
 
 def load(kind: str, name: str) -> ModuleType:
@@ -56,7 +75,7 @@ def load(kind: str, name: str) -> ModuleType:
 
 def _load_file(kind: str, path: Path) -> ModuleType:
     if not path.is_file():
-        raise UnknownName(f"no file {str(path)!r} to load a plugin of kind {kind!r} from.")
+        raise UnknownName(f"no file {str(path)!r} to load one of the {kind} from.")
     # A name of its own, so that a file called numpy.py replaces nothing; dataclasses with
     # postponed annotations look their module up by name.
     name = f"elastic_nas_file.{path.stem}"
@@ -67,7 +86,7 @@ def _load_file(kind: str, path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{str(path)!r} fails when imported: {error!r}") from error
     return module
 
@@ -81,7 +100,7 @@ def create(kind: str, text: str, **arguments: Any) -> Any:
         UnknownName: There is no such plugin.
         ConfigError: An option is unknown, of the wrong type, or out of range.
     """
-    name, _, options = text.partition(":")
+    name, options = split_options(text)
     module = load(kind, name)
     cls = getattr(module, CLASS_NAMES[kind], None)
     if not is_dataclass(cls) or not isinstance(cls, type):
@@ -97,11 +116,13 @@ def _parse_options(cls: type, name: str, text: str) -> dict[str, Any]:
         key, equals, value = part.partition("=")
         if key in parsed:
             raise ConfigError(f"option {key!r} of {name!r} is given twice; give it once.")
-        if not equals or key not in known:
+        options = f"Options: {', '.join(f'{k}={v}' for k, v in known.items()) or 'none'}."
+        if key not in known:
             raise ConfigError(
-                f"{name!r} has no option {part!r}{suggest(key, list(known))}\n"
-                f"Options: {', '.join(f'{k}={v}' for k, v in known.items()) or 'none'}."
+                f"{name!r} has no option {key!r}{suggest(key, list(known))}\n{options}"
             )
+        if not equals:
+            raise ConfigError(f"option {key!r} of {name!r} needs a value.\n{options}")
         parsed[key] = _typed(value, known[key], f"option {key!r} of {name!r}")
     return parsed
 
@@ -110,7 +131,10 @@ def _typed(text: str, default: Any, where: str) -> Any:
     """`text` as the type of the option's default: a bool, a whole number, a number or a text."""
     kind = type(default)
     try:
-        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        if kind is float and not isfinite(value):
+            raise ValueError(f"{text} is not finite")
+        return value
     except (ValueError, KeyError) as error:
-        what = "true or false" if kind is bool else f"of type {kind.__name__}"
-        raise ConfigError(f"{where} must be {what}, got {text!r}.") from error
+        what = {bool: "true or false", int: "a whole number"}.get(kind, "a finite number")
+        raise ConfigError(f"{where} must be {what}, got {text[:40]!r}.") from error

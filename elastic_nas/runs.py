@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from elastic_nas.errors import RunFolderError, UnknownName
-from elastic_nas.files import read_json, write_json
+from elastic_nas.files import read_json, sha256_of, write_json
 from elastic_nas.network import Network
 from elastic_nas.plugins import suggest
 
 SCHEMA = "elastic-run/1"
+WEIGHTS = "supernet.safetensors"
+_RECORD: dict[str, type] = {
+    "space": str, "identity": str, "classes": int, "task": str, "labels": list
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,11 @@ class RunFolder:
     def run_file(self) -> Path:
         """The full run file."""
         return self.path / "run.yaml"
+
+    @property
+    def weights(self) -> Path:
+        """The latest checkpoint: weights, optimiser state, and how far the training is."""
+        return self.path / WEIGHTS
 
     @property
     def history(self) -> Path:
@@ -52,10 +61,21 @@ class RunFolder:
 
     @cached_property
     def _record(self) -> dict[str, Any]:
-        record = read_json(self.path / "network.json")
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-            raise RunFolderError(f"{self.path / 'network.json'} is damaged; train anew.")
-        return record
+        path = self.path / "network.json"
+        record = read_json(path)
+        sound = (
+            isinstance(record, dict)
+            and record.get("schema") == SCHEMA
+            and all(type(record.get(key)) is kind for key, kind in _RECORD.items())
+            and all(type(label) is str for label in record["labels"])
+            and len(record["labels"]) == record["classes"]
+        )
+        if not sound:
+            raise RunFolderError(
+                f"{path} is damaged: it must be a record of schema {SCHEMA!r} as train writes it. "
+                "Restore it from a copy, or train anew."
+            )
+        return dict(record)
 
     @cached_property
     def network(self) -> Network:
@@ -76,6 +96,28 @@ class RunFolder:
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the logits."""
         return tuple(self._record["labels"])
+
+    def read_ties(self) -> dict[str, str] | None:
+        """Hashes that the latest search's rows are tied to; None where nothing was searched.
+
+        Raises:
+            RunFolderError: They are damaged, or the weights have changed since: what is known
+                of children is of older weights.
+        """
+        if not self.ties.exists():
+            return None
+        ties = read_json(self.ties)
+        if not isinstance(ties, dict) or not all(type(value) is str for value in ties.values()):
+            raise RunFolderError(
+                f"{self.ties} is damaged; elastic-nas search {self.path} writes it anew."
+            )
+        if self.weights.exists() and sha256_of(self.weights) != ties.get("weights"):
+            raise RunFolderError(
+                f"{self.path} was trained on since its last search, so that the accuracies known "
+                "there are of older weights. Search again: elastic-nas search "
+                f"{self.path} --device DEVICE"
+            )
+        return ties
 
     def write_record(self, network: Network, labels: tuple[str, ...]) -> None:
         """Write ``network.json``."""
@@ -99,10 +141,12 @@ def open_run(path: Path) -> RunFolder:
     if not path.is_dir():
         beside = path.parent if path.parent.is_dir() else Path()
         names = [entry.name for entry in beside.iterdir() if entry.is_dir()]
-        raise UnknownName(f"no folder {str(path)!r}{suggest(path.name, names)}")
+        near = suggest(path.name, names)
+        what = "is a file, not a run folder." if path.exists() else f"does not exist{near}"
+        raise UnknownName(f"the run folder {str(path)!r} {what} elastic-nas train makes one.")
     if not (path / "network.json").is_file():
         raise UnknownName(
-            f"{path} holds no run (no network.json); make one with elastic-nas train --data DIR "
-            f"--out {path}."
+            f"{path} holds no run (no network.json); make one: elastic-nas train --data DIR "
+            "--out RUN"
         )
     return RunFolder(path)

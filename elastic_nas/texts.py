@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from elastic_nas.budgets import Budgets, format_count, format_duration, format_size
@@ -33,20 +34,25 @@ def interval(low: float, high: float) -> str:
 
 def how_to_go_on(name: str, arguments: dict[str, Any]) -> str:
     """What a person does after Ctrl-C."""
-    if name != "train":
+    if name in ("demo", "profile", "search"):
         return "What is finished is on disk; the same command goes on."
-    out = arguments.get("out")
-    folder = out if out is not None else default_run(arguments["run_file"], arguments["data"])
-    return f"Go on with: elastic-nas train --out {folder} --resume"
+    if name != "train":
+        return "Nothing was written; the same command starts again."
+    folder = arguments["out"] or default_run(arguments["run_file"], arguments["data"])
+    if not (folder / "run.yaml").is_file():
+        return "Nothing was trained yet; the same command starts again."
+    if arguments["resume"] and arguments["minutes"] is None:
+        return "The same command goes on."
+    return f"Go on with: elastic-nas train --out {quote(str(folder))} --resume"
 
 
 def after_training(folder: Path) -> str:
     """The next steps."""
-    device = "local-ort-1t"
+    device, run = "local-ort-1t", quote(str(folder))
     return (
-        f"trained: {folder}\nNext:\n  elastic-nas profile {device} --run {folder}\n"
-        f"  elastic-nas search {folder} --device {device}\n"
-        f"  elastic-nas export {folder} --device {device} --latency 5ms"
+        f"trained: {folder}\nNext:\n  elastic-nas profile {device} --run {run}\n"
+        f"  elastic-nas search {run} --device {device}\n"
+        f"  elastic-nas export {run} --device {device} --latency 5ms"
     )
 
 
@@ -121,6 +127,13 @@ def manifest_table(manifest: dict[str, Any]) -> str:
         ("file", f"{format_size(manifest['size_bytes'])}, {format_count(manifest['params'])}"),
     ]
     return columns(rows)
+
+
+def export_table(exported: dict[str, Any]) -> str:
+    """What an export wrote, and where."""
+    folder = exported["folder"]
+    recheck = f"elastic-nas verify {quote(folder)}"
+    return f"{manifest_table(exported)}\nwritten: {folder}/child.onnx (recheck with: {recheck})"
 
 
 def parity_text(parity: dict[str, Any]) -> str:

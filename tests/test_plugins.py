@@ -75,13 +75,14 @@ def test_a_file_with_postponed_annotations_loads_and_replaces_no_module(path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("sise=8", "has no option 'sise=8'; did you mean 'size'?"),
-        ("size", "has no option 'size'"),
-        ("kind=x", "has no option 'kind=x'"),
-        ("size=big", "must be of type int, got 'big'"),
-        ("size=4.0", "must be of type int"),
-        ("size=" + "9" * 5000, "must be of type int"),
-        ("scale=much", "must be of type float"),
+        ("sise=8", "has no option 'sise'; did you mean 'size'?"),
+        ("size", "option 'size' of .* needs a value"),
+        ("kind=x", "has no option 'kind'"),
+        ("size=big", "must be a whole number, got 'big'"),
+        ("size=4.0", "must be a whole number"),
+        ("size=" + "9" * 5000, "must be a whole number"),
+        ("scale=much", "must be a finite number"),
+        ("scale=nan", "must be a finite number, got 'nan'"),
         ("wide=1", "must be true or false, got '1'"),
         ("size=1,size=2", "option 'size' of '[^']*' is given twice"),
     ],
@@ -98,14 +99,14 @@ def test_an_unknown_option_lists_the_known_ones():
 
 
 def test_the_arguments_of_a_plugin_are_no_options():
-    with pytest.raises(ConfigError, match="has no option 'rng=3'"):
+    with pytest.raises(ConfigError, match="has no option 'rng'"):
         plugins.create("strategies", "random_search:rng=3", dims=DIMS, rng=Random(0))
 
 
 def test_a_list_typed_field_is_no_option(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(PLAIN_SPACE + "    sizes: tuple[int, ...] = (1, 2)\n")
-    with pytest.raises(ConfigError, match="has no option 'sizes=3'"):
+    with pytest.raises(ConfigError, match="has no option 'sizes'"):
         plugins.create("spaces", f"{file}:sizes=3")
 
 
@@ -115,6 +116,7 @@ def test_a_list_typed_field_is_no_option(tmp_path):
         ("x = 1\n", "defines no dataclass 'Space'"),
         ("class Space:\n    size = 1\n", "defines no dataclass 'Space'"),
         ("def broken(:\n", "fails when imported: SyntaxError"),
+        ("raise SystemExit", "fails when imported: SystemExit"),
         ("import no_such_module\n", "fails when imported: ModuleNotFoundError"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -82,6 +83,7 @@ class TrainStream:
             num_workers=self._workers,
             generator=torch.Generator(),  # else the loader draws from the global one
             multiprocessing_context=multiprocessing.get_context("fork") if forked else None,
+            worker_init_fn=_leave_signals_to_parent,
         )
         with warnings.catch_warnings():
             # Python 3.12 warns of forks beside threads; the workers touch none of torch's.
@@ -94,6 +96,12 @@ class TrainStream:
                 yield batch
         finally:
             del prepared  # ends the workers now, even while a traceback keeps this frame
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal: the parent decides, and ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _usable_cpus() -> int:

@@ -24,6 +24,12 @@ from elastic_nas.files import read_json, sha256_of, write_atomic, write_json
 SCHEMA = "elastic-child/1"
 MODEL, MANIFEST = "child.onnx", "manifest.json"
 INPUT, OUTPUT = "test_data/input_0.npy", "test_data/output_0.npy"
+FILES = (MODEL, "labels.txt", INPUT, OUTPUT)
+"""What a manifest must have hashes of."""
+NEEDED: dict[str, type] = {
+    "sha256": dict, "genotype": str, "latency": dict, "accuracy": dict, "resolution": int
+}  # fmt: skip
+FIGURES = {"device", "predicted_ms", "bound_ms", "measured_ms", "note"}
 MAX_NPY_BYTES = 1 << 30
 
 
@@ -57,7 +63,7 @@ def write_folder(artefact: Artefact, folder: Path) -> None:
         write_atomic(fresh / "labels.txt", "".join(f"{label}\n" for label in artefact.labels))
         write_atomic(fresh / INPUT, _npy(artefact.pixels))
         write_atomic(fresh / OUTPUT, _npy(artefact.logits))
-        hashes = {name: sha256_of(fresh / name) for name in (MODEL, "labels.txt", INPUT, OUTPUT)}
+        hashes = {name: sha256_of(fresh / name) for name in FILES}
         manifest = {"schema": SCHEMA, "version": __version__, **artefact.facts, "sha256": hashes}
         write_json(fresh / MANIFEST, manifest)
 
@@ -74,17 +80,27 @@ def _replacing(folder: Path) -> Iterator[Path]:
     try:
         yield fresh
         fresh.chmod(0o755)
-        if folder.exists():
-            old = fresh.with_name(fresh.name + ".old")
-            os.replace(folder, old)
-            os.replace(fresh, folder)
-            shutil.rmtree(old)
-        else:
-            os.replace(fresh, folder)
+        _take_place(fresh, folder)
     except OSError as error:
         raise _not_writable(folder, error) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _take_place(fresh: Path, folder: Path) -> None:
+    """Put `fresh` where `folder` is; interrupted, the old folder is put back."""
+    if not folder.exists():
+        os.replace(fresh, folder)
+        return
+    old = fresh.with_name(fresh.name + ".old")
+    try:
+        os.replace(folder, old)
+        os.replace(fresh, folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def check_target(folder: Path) -> None:
@@ -93,11 +109,21 @@ def check_target(folder: Path) -> None:
     Raises:
         RunFolderError: It does, or it is a file.
     """
-    if folder.is_file():
-        raise RunFolderError(f"{folder} is a file; name a folder with --out.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+    advice = "name another folder with --out."
+    if folder.exists() and not folder.is_dir():
+        raise RunFolderError(f"{folder} is a file, not a folder; {advice}")
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    if not names:
+        return
+    try:
+        read_manifest(folder)
+    except RunFolderError as error:
+        what = "is not empty and holds no earlier export"
+        raise RunFolderError(f"{folder} {what}; {advice}") from error
+    foreign = sorted(names - {MANIFEST, *(Path(name).parts[0] for name in FILES)})
+    if foreign:
         raise RunFolderError(
-            f"{folder} is not empty and holds no earlier export; name another folder with --out."
+            f"{folder} holds {foreign[0]!r} beside an earlier export, which would be lost; {advice}"
         )
 
 
@@ -108,17 +134,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         RunFolderError: There is none, or it is damaged.
     """
     if not (folder / MANIFEST).is_file():
-        raise RunFolderError(
-            f"{folder} holds no {MANIFEST}; name a folder that elastic-nas export wrote."
-        )
+        what = f"holds no {MANIFEST}" if folder.is_dir() else "is no folder"
+        raise RunFolderError(f"{folder} {what}; name a folder that elastic-nas export wrote.")
     manifest = read_json(folder / MANIFEST)
-    needed = {"schema", "sha256", "genotype", "latency", "accuracy"}
-    if not isinstance(manifest, dict) or not needed <= manifest.keys():
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise RunFolderError(f"{folder / MANIFEST} is not of schema {SCHEMA!r}; export again.")
+    for key, kind in NEEDED.items():
+        if type(manifest.get(key)) is not kind:
+            raise RunFolderError(f"{folder / MANIFEST} is damaged: see {key!r}; export again.")
+    latency, hashes = manifest["latency"], manifest["sha256"]
+    if not latency.keys() >= FIGURES or not {*FILES} <= hashes.keys():
         raise RunFolderError(
-            f"{folder / MANIFEST} lacks {', '.join(sorted(needed))}; export again."
+            f"{folder / MANIFEST} is damaged: latency or sha256 lacks a key; export again."
         )
-    if manifest["schema"] != SCHEMA:
-        raise RunFolderError(f"{folder / MANIFEST} has another schema than {SCHEMA}; export again.")
     return manifest
 
 
@@ -134,7 +162,11 @@ def verify_files(folder: Path) -> dict[str, float]:
     """
     for name, expected in read_manifest(folder)["sha256"].items():
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise RunFolderError(
+                f"{folder / MANIFEST} names {name!r}, outside the folder; export again."
+            )
+        if not path.is_file():
             raise RunFolderError(f"{path} is missing; export again.")
         if sha256_of(path) != expected:
             raise ExportMismatch(f"{path} was changed since it was exported; export again.")
@@ -154,8 +186,8 @@ def _read_npy(path: Path) -> Any:
         raise ExportMismatch(f"{path} is larger than {MAX_NPY_BYTES} bytes; export again.")
     try:
         return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ExportMismatch(f"{path} is no array: {error}; export again.") from error
+    except (ValueError, EOFError, OSError) as error:
+        raise ExportMismatch(f"{path} is no plain array ({error}); export again.") from error
 
 
 def _not_writable(folder: Path, error: OSError) -> RunFolderError:

@@ -57,13 +57,20 @@ def session(model: bytes, *, optimise: bool = True) -> Any:
 
 
 def logits_of(model: bytes, pixels: NDArray[np.uint8], *, optimise: bool = True) -> Floats:
-    """Logits (N, classes) that the file computes for pixels (N, 3, H, W) of 0-255."""
+    """Logits (N, classes) that the file computes for pixels (N, 3, H, W) of 0-255.
+
+    Raises:
+        ExportMismatch: The file cannot be loaded, or not be run on these pixels.
+    """
     runner = session(model, optimise=optimise)
-    parts = [
-        runner.run(None, {"input": pixels[start : start + 64].astype(np.float32)})[0]
-        for start in range(0, len(pixels), 64)
-    ]
-    return np.concatenate(parts)
+    try:
+        parts = [
+            runner.run(None, {"input": pixels[start : start + 64].astype(np.float32)})[0]
+            for start in range(0, len(pixels), 64)
+        ]
+        return np.concatenate(parts)
+    except Exception as error:  # as above: wrong names or shapes of inputs, or no image at all
+        raise ExportMismatch(f"ONNX Runtime cannot run the file: {error}") from error
 
 
 def child_logits(child: Child, x_NCHW: torch.Tensor) -> Floats:

@@ -18,8 +18,9 @@ from elastic_nas.errors import CheckpointError
 from elastic_nas.files import write_atomic
 from elastic_nas.network import Network
 from elastic_nas.nn.supernet import Supernet
+from elastic_nas.runs import WEIGHTS
 
-FILE_NAME = "supernet.safetensors"
+FILE_NAME = WEIGHTS
 SCHEMA = "elastic-supernet/1"
 
 
@@ -98,11 +99,16 @@ def _load_optimizer(
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         index, _, key = name.partition(".")
-        state.setdefault(int(index), {})[key] = tensor
+        number = int(index) if index.isdecimal() else -1
+        state.setdefault(number, {})[key] = tensor
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for number, entry in state.items():
         buffer = entry.get("momentum_buffer")
-        if number >= len(parameters) or buffer is None or buffer.shape != parameters[number].shape:
+        if (
+            not 0 <= number < len(parameters)
+            or buffer is None
+            or buffer.shape != parameters[number].shape
+        ):
             raise CheckpointError(f"{path} holds another optimiser's state; train anew.")
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
@@ -120,16 +126,20 @@ def _read(path: Path, network: Network) -> tuple[dict[str, Tensor], Progress]:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get("elastic_nas", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is damaged or no checkpoint of elastic_nas ({error}); nothing of it was used. "
-            "Restore it from a copy, or train anew."
+            "Restore it from a copy, or train anew with another --out."
         ) from error
     if not isinstance(metadata, dict) or metadata.get("schema") != SCHEMA:
         raise CheckpointError(f"{path} is no checkpoint of elastic_nas (schema {SCHEMA}).")
-    if (metadata["identity"], metadata["classes"]) != (network.identity, network.classes):
+    if (metadata.get("identity"), metadata.get("classes")) != (network.identity, network.classes):
         raise CheckpointError(
-            f"{path} was trained for space {metadata['space']!r} with {metadata['classes']} "
-            f"classes, not for {network.space_name!r} with {network.classes}."
+            f"{path} was trained for space {metadata.get('space')!r} with "
+            f"{metadata.get('classes')} classes, not for {network.space_name!r} with "
+            f"{network.classes}; use the space that it was trained with, or train anew."
         )
-    return tensors, Progress(int(metadata["step"]), int(metadata["steps"]))
+    step, steps = metadata.get("step"), metadata.get("steps")
+    if type(step) is not int or type(steps) is not int or not 0 <= step <= steps:
+        raise CheckpointError(f"{path} is damaged: it says step {step!r} of {steps!r}.")
+    return tensors, Progress(step, steps)

@@ -21,7 +21,7 @@ from elastic_nas.config import TrainConfig
 from elastic_nas.data.augment import Augment
 from elastic_nas.data.dataset import Dataset
 from elastic_nas.data.stream import TrainStream
-from elastic_nas.errors import TrainingDiverged
+from elastic_nas.errors import ConfigError, RunFolderError, TrainingDiverged
 from elastic_nas.network import Network
 from elastic_nas.nn.supernet import Supernet
 from elastic_nas.progress import say, track
@@ -164,10 +164,11 @@ def train(trainer: Trainer, folder: Path, *, resume: bool) -> None:
             losses = trainer.step(step, steps, x, labels)
             now, last = time.monotonic(), step + 1 == steps
             note = ""
-            if last or now - logged >= LOG_EVERY_SECONDS:
+            saves = last or stop.is_set() or now - saved >= trainer.config.checkpoint_seconds
+            if saves or now - logged >= LOG_EVERY_SECONDS:  # no weights are saved unseen
                 logged, note = now, str(_log(folder, step, trainer, losses))
             bar.advance(1, note)
-            if last or stop.is_set() or now - saved >= trainer.config.checkpoint_seconds:
+            if saves:
                 saved = now
                 save(step + 1)
             if stop.is_set() and not last:
@@ -186,8 +187,15 @@ def _log(folder: Path, step: int, trainer: Trainer, losses: list[Tensor]) -> Los
         )
     rate = trainer.optimizer.param_groups[0]["lr"]
     row = {"step": step + 1, "learning_rate": rate, **summary.__dict__, "time": time.time()}
-    with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    path = folder / "log.jsonl"
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write {path}: {error.strerror or error}. The last checkpoint is kept; free "
+            "some space or remove what is in the way, then go on with --resume."
+        ) from error
     return summary
 
 
@@ -220,6 +228,8 @@ def device_of(name: str) -> torch.device:
     """``cpu``, ``cuda``, or with ``auto`` a GPU if there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("there is no CUDA GPU here; set train.device=auto or cpu.")
     return torch.device(name)
 
 

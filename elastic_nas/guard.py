@@ -1,0 +1,71 @@
+"""What surrounds every command: one message for an error, and a clean end when interrupted."""
+
+import functools
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from elastic_nas import texts
+from elastic_nas.errors import ElasticNasError
+
+FAILED, INTERRUPTED = 1, 130
+
+
+def guarded(function: Callable[..., None]) -> Callable[..., None]:
+    """The function, ending with status 1 on errors a user can cause and 130 when interrupted."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            with terminable(), quiet():
+                function(*args, **kwargs)
+        except ElasticNasError as error:
+            raise _end(f"error: {error}", FAILED) from None
+        except BrokenPipeError:
+            raise  # whoever read the output has seen enough; click ends quietly
+        except OSError as error:
+            raise _end(f"error: {_system_error(error)}", FAILED) from None
+        except KeyboardInterrupt:
+            raise _end(
+                f"interrupted. {texts.how_to_go_on(function.__name__, kwargs)}", INTERRUPTED
+            ) from None
+
+    return run
+
+
+def _end(message: str, status: int) -> typer.Exit:
+    typer.echo(message, err=True)
+    return typer.Exit(status)
+
+
+def _system_error(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}."
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM acts like Ctrl-C, so that it leaves nothing half done either."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Warnings of libraries are for developers, who ask for them with ``python -W``."""
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        yield

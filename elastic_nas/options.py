@@ -1,0 +1,25 @@
+"""Arguments and options that several commands have."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Run = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder, as train makes it.")]
+Device = Annotated[str, typer.Option(help="A hardware profile's name or file; see: list devices.")]
+Latency = Annotated[str | None, typer.Option(metavar="TIME", help="Budget, such as 5ms or 0.005s.")]
+Params = Annotated[str | None, typer.Option(metavar="N", help="Budget on parameters: 2M.")]
+Macs = Annotated[str | None, typer.Option(metavar="N", help="Budget on MACs: 300M.")]
+Size = Annotated[str | None, typer.Option(metavar="BYTES", help="Budget on the file: 4MB.")]
+TableFile = Annotated[
+    Path | None, typer.Option("--table", metavar="FILE", help="A latency table to use.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Classes = Annotated[int | None, typer.Option(metavar="N", help="Number of outputs.")]
+Child = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CHILD",
+        help="smallest, largest, a genotype such as 0,1,0, or a file SETTINGS.yaml.",
+    ),
+]

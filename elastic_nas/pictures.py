@@ -1,0 +1,72 @@
+"""The picture of a run on a device: evaluated children, their front, and what was exported."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elastic_nas.budgets import format_duration
+from elastic_nas.errors import RunFolderError
+from elastic_nas.files import read_json, write_json
+from elastic_nas.report import Chosen, Point, plot_front
+from elastic_nas.runs import RunFolder
+from elastic_nas.search.history import Row
+from elastic_nas.targets import Target
+
+
+def plot(run: RunFolder, target: Target, rows: list[Row], weights: str) -> list[Path]:
+    """Draw accuracy against latency beside the device's front, as PNG and SVG.
+
+    All evaluated children, the front over all of them, and those that were exported.
+
+    Args:
+        run: The run.
+        target: The device.
+        rows: Evaluated children, at least one.
+        weights: Hash of the weights that made them.
+    """
+    bounds = target.costs.bound_ms(np.array([row.genotype for row in rows]))
+    points = [Point(float(ms), row.accuracy) for ms, row in zip(bounds, rows, strict=True)]
+    path = run.exported(target.device.name)
+    try:
+        chosen = [Chosen(**fields) for fields in _exported(path, weights).values()]
+    except TypeError as error:
+        raise _damaged(path) from error
+    return plot_front(
+        run.front(target.device.name).with_suffix(""),
+        device=target.device.name,
+        n=rows[0].n,
+        points=points,
+        chosen=chosen,
+    )
+
+
+def show_exported(run: RunFolder, target: Target, rows: list[Row], made: dict[str, Any]) -> None:
+    """Add an exported child to the device's picture; `made` is its manifest."""
+    latency, accuracy = made["latency"], made["accuracy"]
+    limit = latency["budget_ms"]
+    label = "best child" if limit is None else f"best within {format_duration(limit)}"
+    path, weights = run.exported(target.device.name), made["weights_sha256"]
+    children = _exported(path, weights)
+    children[label] = {
+        "label": label,
+        "bound_ms": latency["bound_ms"],
+        "predicted_ms": latency["predicted_ms"],
+        "accuracy": made["search_validation"]["accuracy"],
+        "measured_ms": latency["measured_ms"],
+        "test": [accuracy["top1"], *accuracy["interval_95"]],
+    }
+    write_json(path, {"weights": weights, "children": children})
+    plot(run, target, rows, weights)
+
+
+def _exported(path: Path, weights: str) -> dict[str, Any]:
+    """Children that were exported with these weights; those of older weights are forgotten."""
+    record = read_json(path, missing={"weights": weights, "children": {}})
+    if not isinstance(record, dict) or not isinstance(record.get("children"), dict):
+        raise _damaged(path)
+    return record["children"] if record.get("weights") == weights else {}
+
+
+def _damaged(path: Path) -> RunFolderError:
+    return RunFolderError(f"{path} is damaged; remove it: only the picture needs it.")

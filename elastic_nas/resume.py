@@ -1,0 +1,83 @@
+"""Whether a training may begin in a folder, go on there, or is finished."""
+
+from pathlib import Path
+
+from elastic_nas.config import RunConfig, read_run_file
+from elastic_nas.errors import ConfigError, RunFolderError
+from elastic_nas.network import Network
+from elastic_nas.progress import say
+from elastic_nas.runs import RunFolder
+from elastic_nas.training.checkpoint import read_progress
+
+
+def check_free(run: RunFolder, *, resume: bool) -> None:
+    """Refuse a folder in which a training would overwrite what it did not write.
+
+    Raises:
+        RunFolderError: The folder holds a run that is not to be resumed, or other files; or there
+            is no run to resume.
+    """
+    if resume:
+        if not run.run_file.is_file():
+            raise RunFolderError(f"{run.path} holds no run to resume.")
+    elif run.weights.exists():
+        raise RunFolderError(
+            f"{run.path} holds a run already; go on with --resume, or choose another --out."
+        )
+    elif run.path.is_dir() and not (run.path / "network.json").exists():
+        visible = sorted(entry.name for entry in run.path.iterdir() if entry.name[0] != ".")
+        if visible:
+            raise RunFolderError(
+                f"{run.path} is not empty and holds no run (it holds {visible[0]!r}); choose "
+                "another folder with --out."
+            )
+
+
+def check_same(run: RunFolder, config: RunConfig) -> None:
+    """Refuse to go on with other images or another split than the weights were trained with.
+
+    Raises:
+        ConfigError: `data` or `seed` differ from those in the folder's run file.
+    """
+    before = read_run_file(run.run_file)
+    for key, old, new in (
+        ("data", _place(before.data), _place(config.data)),
+        ("seed", before.seed, config.seed),
+    ):
+        if old != new:
+            raise ConfigError(
+                f"{run.path} was trained with {key}: {old}, which cannot become {new}: test "
+                "images would mix with training images. Train in another folder with --out."
+            )
+
+
+def _place(data: str) -> str:
+    return data if data == "digits" else str(Path(data).resolve())
+
+
+def is_finished(run: RunFolder, network: Network, labels: tuple[str, ...], steps: int) -> bool:
+    """Whether the checkpoint has all `steps`; says so.
+
+    Raises:
+        ConfigError: It belongs to other classes, or is beyond what is asked for.
+        CheckpointError: It is damaged, or of another space.
+    """
+    at = read_progress(run.weights, network)
+    if labels != run.labels:
+        raise ConfigError(
+            f"the classes of the images have changed since {run.path} was trained: "
+            f"{', '.join(sorted(set(labels) ^ set(run.labels))) or 'their order'}. Train in "
+            "another folder with --out."
+        )
+    if at.step < steps:
+        return False
+    if at.step > steps or at.steps > steps:
+        raise ConfigError(
+            f"{run.path} is at step {at.step} of {at.steps} already, and {steps} are asked for: "
+            "ask for more with --epochs or --minutes (in all), or train in another folder."
+        )
+    say(
+        f"nothing to do: all {steps} steps are done. To train longer, give the new length in "
+        "all: --resume --epochs N"
+    )
+    return True
