@@ -148,7 +148,7 @@ def train(
             to do.
     """
     given = {"data": str(data), "space": space, "train.epochs": epochs, "train.minutes": minutes}
-    changes = facts.overrides({key: v for key, v in given.items() if v is not None})
+    changes = facts.overrides(given)
     config, folder = facts.train_config(None, str(data), Path(out), changes, resume=resume)
     pipeline.train(config, folder, resume=resume)
     return Run(folder)

@@ -16,12 +16,17 @@ from elastic_nas.options import (
     Child,
     Classes,
     Device,
+    Epochs,
+    Evaluations,
     Json,
     Latency,
     Macs,
+    Minutes,
     Params,
     Run,
     Size,
+    SpaceName,
+    Strategy,
     TableFile,
 )
 
@@ -72,9 +77,7 @@ def train(
     data: Annotated[
         str | None, typer.Option(metavar="DIR", help="A folder of class folders, or digits.")
     ] = None,
-    space: Annotated[
-        str | None, typer.Option(help="A space with options, such as tiny:size=32.")
-    ] = None,
+    space: SpaceName = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The run folder; default: runs/NAME.")
     ] = None,
@@ -82,8 +85,8 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key; may be repeated."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Length of the training.")] = None,
+    epochs: Epochs = None,
+    minutes: Minutes = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
 ) -> None:
     """Train a supernet from a run file, or from a folder of images with --data DIR.
@@ -93,10 +96,7 @@ def train(
     from elastic_nas import pipeline
 
     given = {"data": data, "space": space, "train.epochs": epochs, "train.minutes": minutes}
-    changes = [
-        *(settings or []),
-        *facts.overrides({k: v for k, v in given.items() if v is not None}),
-    ]
+    changes = [*(settings or []), *facts.overrides(given)]
     config, folder = facts.train_config(run_file, data, out, changes, resume=resume)
     pipeline.train(config, folder, resume=resume)
     typer.echo(texts.after_training(folder))
@@ -105,7 +105,7 @@ def train(
 @command
 def profile(
     device: Annotated[str, typer.Argument(metavar="DEVICE", help="Such as local-ort-1t.")],
-    space: Annotated[str | None, typer.Option(help="Measure all children of this space.")] = None,
+    space: SpaceName = None,
     run: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Or of this run's; the table goes there.")
     ] = None,
@@ -134,12 +134,8 @@ def search(  # noqa: PLR0913  one parameter an option
     params: Params = None,
     macs: Macs = None,
     size: Size = None,
-    evaluations: Annotated[
-        int | None, typer.Option(metavar="N", help="Children to know in the end.")
-    ] = None,
-    strategy: Annotated[
-        str | None, typer.Option(help="Such as evolution; see: list strategies.")
-    ] = None,
+    evaluations: Evaluations = None,
+    strategy: Strategy = None,
     table: TableFile = None,
 ) -> None:
     """Evaluate children within the budgets; without one, over the whole range of latencies.
@@ -194,7 +190,7 @@ def export(  # noqa: PLR0913  one parameter an option
     *,
     run: Run,
     device: Annotated[
-        str | None, typer.Option(help="The device that the budget is meant for.")
+        str | None, typer.Option(metavar="NAME", help="The device of the budget.")
     ] = None,
     latency: Latency = None,
     params: Params = None,
@@ -229,7 +225,9 @@ def export(  # noqa: PLR0913  one parameter an option
 @command
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What export wrote.")],
-    device: Annotated[str | None, typer.Option(help="Time it here as this profile says.")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Time it as this device.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Recheck an exported folder: hashes, outputs for stored real images, latency."""
@@ -269,7 +267,9 @@ def predict(
 
 @command
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="spaces|strategies|devices|tasks")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="spaces, strategies, devices or tasks.")
+    ],
     run: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Show the tables of this run, too.")
     ] = None,

@@ -9,7 +9,7 @@ import numpy as np
 from elastic_nas import genotype as genotypes
 from elastic_nas import plugins
 from elastic_nas.budgets import Budgets
-from elastic_nas.errors import ConfigError, RunFolderError, UnknownName
+from elastic_nas.errors import ConfigError, GenotypeError, RunFolderError, UnknownName
 from elastic_nas.genotype import Genotype, format_genotype, parse_genotype
 from elastic_nas.network import Network
 from elastic_nas.runs import open_run
@@ -18,12 +18,17 @@ from elastic_nas.settings import from_settings
 if TYPE_CHECKING:
     from elastic_nas.config import RunConfig
 
+ENDS = ("smallest", "largest")
 KINDS = ("spaces", "strategies", "devices", "tasks")
 
 
 def overrides(values: dict[str, Any]) -> list[str]:
-    """Values as ``key=value`` overrides of a run file."""
-    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+    """Values that are not None, as ``key=value`` overrides of a run file."""
+    return [
+        f"{key}={json.dumps(value, ensure_ascii=False)}"
+        for key, value in values.items()
+        if value is not None
+    ]
 
 
 def default_run(run_file: str | None, data: str | None) -> Path:
@@ -90,12 +95,18 @@ def child_of(network: Network, text: str) -> Genotype:
         GenotypeError: It fits no child of the network.
         ConfigError: The settings file cannot be read.
     """
-    if text in ("smallest", "largest"):
+    if text in ENDS:
         return network.smallest if text == "smallest" else network.largest
     if text.endswith((".yaml", ".yml")):
         from elastic_nas.config import read_yaml
 
         return from_settings(network.dims, read_yaml(Path(text)))
+    if text.isalpha():
+        raise GenotypeError(
+            f"no child called {text!r}{plugins.suggest(text, list(ENDS))}\nA child is smallest, "
+            "largest, a genotype such as "
+            f"{format_genotype(network.smallest)}, or a settings file ending in .yaml."
+        )
     return parse_genotype(network.dims, text)
 
 

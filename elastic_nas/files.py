@@ -100,6 +100,13 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _in_the_way(error: OSError) -> str:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "a file is in the way"
+    name = Path(error.filename).name if isinstance(error.filename, str) else ""
+    return f"{error.strerror or error}{f' ({name})' if name else ''}"
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the run folder's lock, creating the folder where needed.
@@ -121,8 +128,7 @@ def locked(folder: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise RunFolderError(
-            f"cannot write to {folder}: {error.strerror or error}. Choose another folder with "
-            "--out."
+            f"cannot write to {folder}: {_in_the_way(error)}. Choose another folder with --out."
         ) from error
     try:
         yield

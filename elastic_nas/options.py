@@ -6,7 +6,10 @@ from typing import Annotated
 import typer
 
 Run = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder, as train makes it.")]
-Device = Annotated[str, typer.Option(help="A hardware profile's name or file; see: list devices.")]
+Device = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="A hardware profile's name or file; see: list devices."),
+]
 Latency = Annotated[str | None, typer.Option(metavar="TIME", help="Budget, such as 5ms or 0.005s.")]
 Params = Annotated[str | None, typer.Option(metavar="N", help="Budget on parameters: 2M.")]
 Macs = Annotated[str | None, typer.Option(metavar="N", help="Budget on MACs: 300M.")]
@@ -22,4 +25,19 @@ Child = Annotated[
         metavar="CHILD",
         help="smallest, largest, a genotype such as 0,1,0, or a file SETTINGS.yaml.",
     ),
+]
+SpaceName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPACE",
+        help="With options, such as tiny:size=32; or ./mine.py, a Python file, which is executed.",
+    ),
+]
+Epochs = Annotated[
+    int | None, typer.Option(metavar="N", help="Length: passes over the images, in all.")
+]
+Minutes = Annotated[float | None, typer.Option(metavar="N", help="Length: minutes, in all.")]
+Evaluations = Annotated[int | None, typer.Option(metavar="N", help="Children to know in the end.")]
+Strategy = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Such as evolution; see: list strategies.")
 ]

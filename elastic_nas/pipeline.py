@@ -49,6 +49,9 @@ def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFold
 
     run = RunFolder(folder)
     check_free(run, resume=resume)
+    plugins.load("strategies", plugins.split_options(config.search.strategy)[0])
+    if config.space is not None:
+        plugins.create("spaces", config.space)  # a wrong name is told before images are read
     with locked(folder):
         if resume:
             check_same(run, config)

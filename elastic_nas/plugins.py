@@ -35,6 +35,7 @@ def suggest(name: str, names: list[str]) -> str:
     """A hint for an error message: the nearest of `names`, or nothing."""
     by_small_letters = {known.casefold(): known for known in names}
     near = get_close_matches(name.casefold(), by_small_letters, n=1)
+    near += [known for known in by_small_letters if name and known.startswith(name.casefold())]
     return f"; did you mean {by_small_letters[near[0]]!r}?" if near else "."
 
 

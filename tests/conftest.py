@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from small_run import made_run, run, stopped_clock  # noqa: F401  fixtures
 
 from elastic_nas import plugins
 from elastic_nas.network import Network

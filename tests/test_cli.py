@@ -1,0 +1,229 @@
+"""The command line from outside: what each command prints, where, and what it imports."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from small_run import DEVICE, SPACE, cli, config, done, facts, refused, run_file, table_of_here
+from typer.main import get_command
+
+from elastic_nas import plugins
+from elastic_nas.cli import app
+from elastic_nas.genotype import format_genotype
+from elastic_nas.network import Network
+
+COMMANDS = get_command(app).commands
+HEAVY = ["torch", "onnx", "onnxruntime", "scipy", "matplotlib", "sklearn", "PIL", "rich"]
+MODULE = [sys.executable, "-m", "elastic_nas"]
+
+
+def outside(*arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [*MODULE, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+
+
+def test_every_command_has_a_help_text_of_readable_width():
+    assert set(COMMANDS) == {
+        "demo", "train", "profile", "search", "query", "export", "verify", "describe", "predict",
+        "list",
+    }  # fmt: skip
+    for name, command in COMMANDS.items():
+        text = done(name, "--help")
+        assert all(len(line) <= 80 for line in text.splitlines())
+        for option in command.params:
+            assert option.opts[-1] in text or option.metavar in text
+            assert getattr(option, "help", None), f"{name} {option.name}"
+    assert "elastic-nas demo" in done("--help")
+    assert re.fullmatch(r"elastic-nas \d+\.\d+\.\d+\n", done("--version"))
+
+
+def test_without_a_command_the_help_is_shown():
+    result = cli()
+    assert "Usage" in result.stdout + result.stderr
+    assert result.exit_code in (0, 2)
+
+
+def test_wrong_usage_is_status_2():
+    for words in (["nonsense"], ["query"], ["describe", "tiny", "--nonsense"]):
+        result = cli(*words)
+        assert result.exit_code == 2
+        assert result.stdout == ""
+        assert "Error" in result.stderr
+
+
+# --- describe ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("space", plugins.available("spaces"))
+@pytest.mark.parametrize("end", ["smallest", "largest"])
+def test_describe_counts_both_ends_of_every_space(space, end, tmp_path):
+    whole, network = facts("describe", space), Network(space)
+    child = facts("describe", space, "--child", end)
+    assert whole[end]["macs"] == child["macs"] == network.macs(getattr(network, end))
+    assert child["macs"] == sum(block["macs"] for block in child["blocks"])
+    assert child["params"] == sum(block["params"] for block in child["blocks"])
+    again = facts("describe", space, "--child", child["genotype"])
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(yaml.safe_dump(child["settings"]))
+    assert again == child == facts("describe", space, "--child", settings)
+    text = done("describe", space, "--child", end)
+    assert child["genotype"] in text
+    assert f"{child['macs']:,}" in text
+    assert f"{whole['children']:,}" in done("describe", space)
+
+
+def test_describe_takes_options_and_classes():
+    wide = facts("describe", "tiny:size=32,activation=hswish", "--classes", 10)
+    assert wide["dims"][0]["choices"] == [16, 24, 32]
+    assert wide["classes"] == 10
+    assert wide["largest"]["macs"] > facts("describe", "tiny", "--classes", 10)["largest"]["macs"]
+
+
+# --- JSON -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "table.json"
+    table_of_here(Network(SPACE, 10)).write(path)
+    return path
+
+
+def test_predict_prints_one_object(table):
+    words = ("predict", DEVICE, SPACE, "--classes", 10, "--table", table)
+    largest, smallest = facts(*words), facts(*words, "--child", "smallest")
+    assert 0 < smallest["latency_ms"] < largest["latency_ms"] < largest["bound_ms"]
+    assert largest["promise"]
+    assert "95 %" in done(*words)
+
+
+def test_query_prints_one_object(run):
+    best = facts("query", run, "--device", DEVICE, "--latency", "5ms")
+    assert best == facts("query", run, "--device", DEVICE, "--latency", "0.005s")
+    assert best["bound_ms"] <= 5
+    assert best["children_within_budgets"] == 8
+    assert best["genotype"] in done("query", run, "--device", DEVICE, "--latency", "5ms")
+    small = facts("query", run, "--device", DEVICE, "--params", best["params"] - 1)
+    assert small["params"] < best["params"]
+
+
+def test_export_and_verify_print_one_object(run, tmp_path, stopped_clock):
+    words = ("export", run, "--device", DEVICE, "--latency", "5ms", "--out", tmp_path / "child")
+    made = facts(*words)
+    assert made["folder"] == str(tmp_path / "child")
+    assert made["latency"]["measured_ms"] == 0.5
+    checked = facts("verify", tmp_path / "child")
+    assert checked["parity"]["top1_agreement"] == 1
+    assert checked["latency"]["measured_ms"] == 0.5
+    assert "elastic-nas verify" in done(*words)
+    assert "unchanged" in done("verify", tmp_path / "child")
+
+
+@pytest.mark.parametrize("kind", ["spaces", "strategies", "devices", "tasks"])
+def test_list_prints_one_object(kind, run):
+    rows = facts("list", kind)[kind]
+    assert all(row["name"] and row["about"] for row in rows)
+    text = done("list", kind)
+    assert all(row["name"] in text for row in rows)
+    if kind == "devices":
+        tables = {row["name"]: row["table"] for row in facts("list", kind, "--run", run)[kind]}
+        assert tables[DEVICE] == str(run / "latency_tables" / f"{DEVICE}.json")
+        assert f"elastic-nas profile {DEVICE}" in text
+
+
+# --- processes of their own ---------------------------------------------------------------------
+
+PROBE = """
+import sys
+from elastic_nas.cli import app
+try:
+    app({words})
+except SystemExit as end:
+    assert not end.code, end.code
+print([name for name in {heavy} if name in sys.modules], file=sys.stderr)
+"""
+
+
+def test_commands_that_only_read_import_nothing_heavy(run, table):
+    for words in (
+        ["query", run, "--device", DEVICE, "--latency", "5ms"],
+        ["predict", DEVICE, SPACE, "--classes", "10", "--table", table],
+        ["list", "devices"],
+        ["describe", "bignas", "--child", "largest"],
+        ["--help"],
+    ):
+        probe = PROBE.format(words=[str(word) for word in words], heavy=HEAVY)
+        ended = subprocess.run(
+            [sys.executable, "-c", probe], capture_output=True, text=True, check=False
+        )
+        assert (ended.returncode, ended.stderr) == (0, "[]\n"), words
+
+
+def test_python_m_and_no_line_of_a_library(run, tmp_path):
+    words = ["export", run, "--device", DEVICE, "--latency", "1s", "--out", tmp_path / "c"]
+    made = outside(*words, "--json")
+    assert made.returncode == 0, made.stderr
+    assert isinstance(json.loads(made.stdout), dict)
+    ours = re.compile(r"(note|warning|child [\d,]+ was measured)\b.*")
+    assert all(ours.match(line) for line in made.stderr.splitlines()), made.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    command = [*MODULE, "describe", "bignas", "--child", "largest"]
+    with os.fdopen(write, "w") as output:
+        ended = subprocess.run(
+            command, stdout=output, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert "Traceback" not in ended.stderr
+
+
+# --- train --------------------------------------------------------------------------------------
+
+
+def test_train_to_query_with_a_space_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "mine.py"
+    tiny = Path(plugins.load("spaces", "tiny").__file__).read_text()
+    own.write_text(tiny.replace("(3, 4, 6)", "(3, 6)"))
+    words = ("--space", "./mine.py:size=8", "--out", "run")
+    done("train", run_file(tmp_path / "run.yaml"), *words)
+    table_of_here(Network("./mine.py:size=8", 10)).write(
+        tmp_path / "run" / "latency_tables" / f"{DEVICE}.json"
+    )
+    done("search", "run", "--device", DEVICE)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)  # the space is found from any folder
+    answer = facts("query", "../run", "--device", DEVICE, "--latency", "5ms")
+    assert all(4 not in stage for stage in answer["settings"]["expand"])
+    own.write_text(tiny)
+    message = refused("query", "../run", "--device", DEVICE, "--latency", "5ms")
+    assert "is not what ../run was trained with" in message
+    own.unlink()
+    message = refused("query", "../run", "--device", DEVICE, "--latency", "5ms")
+    assert "no file" in message
+
+
+def test_train_says_the_next_steps_and_writes_the_full_run_file(tmp_path):
+    out = tmp_path / "my run"
+    text = done("train", run_file(tmp_path / "run.yaml"), "--out", out)
+    assert f"profile {DEVICE} --run '{out}'" in text
+    written = yaml.safe_load((out / "run.yaml").read_text())
+    assert written["train"]["steps"] == 6
+    assert written["train"].keys() == config().train.model_dump().keys()
+    assert Network(written["space"]).space.name == "tiny:size=8,activation=relu"
+
+
+def test_genotypes_in_text(run, tmp_path):
+    genotype = format_genotype(Network(SPACE, 10).smallest)
+    made = facts("export", run, "--genotype", genotype, "--out", tmp_path / "child")
+    assert made["genotype"] == genotype
+    assert made["latency"]["device"] is None
+    assert "not measured" in done("verify", tmp_path / "child")
