@@ -145,5 +145,4 @@ def test_training_outside_the_main_thread(tmp_path):
     thread = threading.Thread(target=pipeline.train, args=(config(), tmp_path / "run"))
     thread.start()
     thread.join()
-    table_of_here(RunFolder(tmp_path / "run").network)
     assert (tmp_path / "run" / "supernet.safetensors").exists()
