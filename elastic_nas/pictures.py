@@ -8,6 +8,7 @@ import numpy as np
 from elastic_nas.budgets import format_duration
 from elastic_nas.errors import RunFolderError
 from elastic_nas.files import read_json, write_json
+from elastic_nas.progress import say
 from elastic_nas.report import Chosen, Point, plot_front
 from elastic_nas.runs import RunFolder
 from elastic_nas.search.history import Row
@@ -27,17 +28,13 @@ def plot(run: RunFolder, target: Target, rows: list[Row], weights: str) -> list[
     """
     bounds = target.costs.bound_ms(np.array([row.genotype for row in rows]))
     points = [Point(float(ms), row.accuracy) for ms, row in zip(bounds, rows, strict=True)]
-    path = run.exported(target.device.name)
-    try:
-        chosen = [Chosen(**fields) for fields in _exported(path, weights).values()]
-    except TypeError as error:
-        raise _damaged(path) from error
+    exported = _exported(run.exported(target.device.name), weights)
     return plot_front(
         run.front(target.device.name).with_suffix(""),
         device=target.device.name,
         n=rows[0].n,
         points=points,
-        chosen=chosen,
+        chosen=[Chosen(**fields) for fields in exported.values()],
     )
 
 
@@ -62,11 +59,14 @@ def show_exported(run: RunFolder, target: Target, rows: list[Row], made: dict[st
 
 def _exported(path: Path, weights: str) -> dict[str, Any]:
     """Children that were exported with these weights; those of older weights are forgotten."""
-    record = read_json(path, missing={"weights": weights, "children": {}})
-    if not isinstance(record, dict) or not isinstance(record.get("children"), dict):
-        raise _damaged(path)
-    return record["children"] if record.get("weights") == weights else {}
-
-
-def _damaged(path: Path) -> RunFolderError:
-    return RunFolderError(f"{path} is damaged; remove it: only the picture needs it.")
+    empty: dict[str, Any] = {"weights": weights, "children": {}}
+    try:
+        record = read_json(path, missing=empty)
+        if record["weights"] != weights:
+            return {}
+        for fields in record["children"].values():
+            Chosen(**fields)
+    except (RunFolderError, TypeError, KeyError, AttributeError):
+        say(f"note: {path} is damaged; the picture shows no earlier exports.")
+        return {}
+    return dict(record["children"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_run import DEVICE, SPACE, done, facts, refused, snapshot
+from small_run import DEVICE, SPACE, cli, done, facts, refused, snapshot
 
 from elastic_nas.errors import CheckpointError
 from elastic_nas.files import sha256_of
@@ -71,9 +71,24 @@ def test_nothing_searched_yet(run):
     assert f"elastic-nas search {run}" in refused("query", run, *BUDGET)
 
 
-def test_damaged_memory_of_exports_is_named(run, tmp_path, stopped_clock):
-    (run / "fronts" / f"{DEVICE}.exported.json").write_text("[]")
-    assert "exported.json is damaged; remove it" in refused("search", run, "--device", DEVICE)
+@pytest.mark.parametrize("content", ["[]", "{", '{"weights": "%s", "children": {"a": {"b": 1}}}'])
+def test_a_damaged_memory_of_exports_costs_only_the_picture(run, content):
+    weights = sha256_of(run / "supernet.safetensors")
+    (run / "fronts" / f"{DEVICE}.exported.json").write_text(content.replace("%s", weights))
+    result = cli("search", run, "--device", DEVICE)
+    assert result.exit_code == 0
+    assert "exported.json is damaged" in result.stderr
+
+
+def test_the_picture_forgets_children_of_older_weights(run, tmp_path, stopped_clock):
+    done("export", run, *BUDGET, "--out", tmp_path / "one")
+    path = run / "fronts" / f"{DEVICE}.exported.json"
+    assert len(json.loads(path.read_text())["children"]) == 1
+    done("export", run, "--device", DEVICE, "--latency", "6ms", "--out", tmp_path / "two")
+    assert len(json.loads(path.read_text())["children"]) == 2
+    path.write_text(path.read_text().replace('"weights": "', '"weights": "x'))
+    done("export", run, *BUDGET, "--out", tmp_path / "one")
+    assert len(json.loads(path.read_text())["children"]) == 1
 
 
 # --- checkpoints ------------------------------------------------------------------------------
