@@ -1,5 +1,8 @@
 """The contract of runtimes, and ONNX Runtime's own promises."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -124,3 +127,13 @@ def test_micromodels_are_timed_for_real_and_leave_the_global_generator_alone():
     assert all(timing.contended_p90 > 0 for timing in timings.values())
     assert torch.equal(torch.random.get_rng_state(), state)
     assert block_model(specs[1], 3) == block_model(specs[1], 3) != block_model(specs[1], 4)
+
+
+def test_the_arithmetic_of_the_process_stays_as_it_is():
+    code = (
+        "from elastic_nas.latency.micromodels import null_model\n"
+        "from elastic_nas.runtimes.onnxruntime_cpu import Runtime\n"
+        "Runtime().prepare(null_model(), (1,))()\n"
+        "assert 2.2250738585072014e-308 / 2 > 0, 'numbers near zero are flushed'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

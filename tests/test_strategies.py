@@ -89,7 +89,7 @@ def test_random_search_is_uniform():
         ("population_size=3", "population_size must be at least 4, got 3"),
         ("mutation_rate=1.5", "mutation_rate must be 0 to 1, got 1.5"),
         ("crossover_rate=-0.1", "crossover_rate must be 0 to 1"),
-        ("mutation_rate=nan", "mutation_rate must be 0 to 1, got nan"),
+        ("mutation_rate=nan", "must be a finite number"),
     ],
 )
 def test_evolution_refuses_options_out_of_range(options, message):
