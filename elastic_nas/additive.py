@@ -28,6 +28,9 @@ NODE_BYTES = 185
 FILE_BYTES = 24 * 1024
 """Of an ONNX file for everything else: header, normalisation, metadata."""
 
+LABEL_BYTES = 32
+"""Of an ONNX file for each class's name in its metadata."""
+
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
@@ -166,7 +169,8 @@ def params(network: "Network", genotypes: NDArray[np.integer]) -> NDArray[np.int
 
 def file_bytes(network: "Network", genotypes: NDArray[np.integer]) -> NDArray[np.int64]:
     """An upper estimate of the sizes of children's fp32 ONNX files: (n, genes) to (n,)."""
-    return _rounded(_cost(network, network.identity, _spec_bytes)(genotypes)) + FILE_BYTES
+    fixed = FILE_BYTES + LABEL_BYTES * network.classes
+    return _rounded(_cost(network, network.identity, _spec_bytes)(genotypes)) + fixed
 
 
 @lru_cache(maxsize=12)

@@ -8,7 +8,7 @@ import numpy as np
 
 from elastic_nas import pipeline
 from elastic_nas._version import __version__
-from elastic_nas.budgets import Budgets, format_duration
+from elastic_nas.budgets import Budgets, format_duration, format_size
 from elastic_nas.candidates import Candidate, candidates
 from elastic_nas.errors import InfeasibleBudget, UnknownName
 from elastic_nas.export.artefact import (
@@ -110,7 +110,9 @@ def _export_first(
             )
             continue
         latency["budget_ms"], latency["passed_over"] = limit, refused
-        write_folder(maker.artefact(candidate.genotype, child, model, latency, candidate), out)
+        artefact = maker.artefact(candidate.genotype, child, model, latency, candidate)
+        _check_size(len(artefact.model), budgets)
+        write_folder(artefact, out)
         manifest = read_manifest(out)
         if target is not None and candidate.validation is not None:
             show_exported(run, target, pipeline.searched_rows(run), manifest)
@@ -120,6 +122,15 @@ def _export_first(
         f"({', '.join(refused)}). Raise --latency, or profile this machine again: its table may "
         "no longer hold."
     )
+
+
+def _check_size(size_bytes: int, budgets: Budgets) -> None:
+    """The estimate that children are chosen by allows for class names of ordinary length."""
+    if budgets.size_bytes is not None and size_bytes > budgets.size_bytes:
+        raise InfeasibleBudget(
+            f"the file has {format_size(size_bytes)}, over {budgets}: the names of the classes are "
+            "longer than was allowed for. Raise --size, or shorten them."
+        )
 
 
 def _latency(

@@ -1,6 +1,6 @@
 """The demonstration: the main flow on handwritten digits, three children at three budgets."""
 
-from math import ceil, floor, log10
+from math import ceil, floor, log, log10, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,11 @@ def _profiled(run: RunFolder) -> str:
 
 
 def _budgets(front: list[Answer]) -> list[Budgets]:
-    """Three latency budgets: of the fastest, the middle and the best child of the front."""
-    chosen = (front[0], front[(len(front) - 1) // 2], front[-1])
-    return [Budgets(latency_ms=_rounded_up(answer.bound_ms)) for answer in chosen]
+    """Three latency budgets: of the fastest and the best child of the front, and one between."""
+    low, high = front[0].bound_ms, front[-1].bound_ms
+    inner = [answer.bound_ms for answer in front[1:-1]]
+    middle = min(inner, key=lambda ms: abs(log(ms**2 / (low * high))), default=sqrt(low * high))
+    return [Budgets(latency_ms=_rounded_up(ms)) for ms in (low, middle, high)]
 
 
 def _rounded_up(ms: float) -> float:

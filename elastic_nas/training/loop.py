@@ -29,6 +29,7 @@ from elastic_nas.training.checkpoint import FILE_NAME, Progress, load_checkpoint
 from elastic_nas.training.step import Regularisation, children_of_step, normalise, sandwich_step
 
 LOG_EVERY_SECONDS = 2.0
+DEFAULT_EPOCHS = 30
 PROBE_STEPS = (2, 6)  # warm-up and timed steps that turn minutes into a number of steps
 
 
@@ -129,7 +130,9 @@ class Trainer:
             steps = self.steps_in(config.minutes)
             say(f"{config.minutes:g} minutes are {steps} steps at this machine's present speed.")
         else:
-            steps = (config.epochs or 1) * self.stream.steps_per_epoch
+            if config.epochs is None:
+                say(f"no length is given: training {DEFAULT_EPOCHS} epochs.")
+            steps = (config.epochs or DEFAULT_EPOCHS) * self.stream.steps_per_epoch
         return config.model_copy(update={"steps": steps, "epochs": None, "minutes": None})
 
 
