@@ -52,7 +52,7 @@ def test_a_profile_predicts_fresh_children_as_well_as_can_be(stopwatch):
     table = made()
     assert table.missing(s for unit in NETWORK.units for s in unit.specs()) == []
     model = table.models[NETWORK.identity]
-    assert (model.n_fit, model.n_calibrate) == (20, 60)
+    assert (model.n_fit, model.n_calibrate) == (40, 60)
     assert model.mape < 0.015
     assert model.weights[7] < 0  # the cost of a call is taken off every block
     assert 0.002 < model.noise_floor < 0.03
@@ -87,7 +87,7 @@ def test_the_table_is_written_read_and_reported(stopwatch, tmp_path):
     table = made(save=lambda table: table.write(tmp_path / "t.json"))
     assert LatencyTable.read(tmp_path / "t.json") == table
     text = report(table, NETWORK)
-    assert "80 children (20 to fit, 60 to calibrate)" in text
+    assert "100 children (40 to fit, 60 to calibrate)" in text
     assert "90% of samples undisturbed" in text
     assert "95 % bound: prediction times 1.0" in text
     assert "no bound" in report(made(n_calibrate=5), NETWORK)

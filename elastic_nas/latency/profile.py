@@ -39,7 +39,7 @@ Save = Callable[[LatencyTable], None]
 class Draw:
     """Which children to measure: how many, and the seed; see `profile`."""
 
-    n_fit: int = 20
+    n_fit: int = 40
     n_calibrate: int = 60
     seed: int = 0
 
@@ -52,7 +52,7 @@ def profile(  # noqa: PLR0913
     *,
     save: Save,
     protocol: Protocol | None = None,
-    n_fit: int = 20,
+    n_fit: int = 40,
     n_calibrate: int = 60,
     seed: int = 0,
 ) -> LatencyTable:
