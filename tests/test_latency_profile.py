@@ -111,7 +111,7 @@ def test_another_number_of_classes_adds_its_classifiers_only(stopwatch):
     blocks, before = len(table.blocks), stopwatch.timed
     made(table, Network("tiny", 37))
     assert len(table.blocks) == blocks + 2
-    assert stopwatch.timed < before + 5 + 2 + 20  # fit children may be chosen anew
+    assert stopwatch.timed < before + 5 + 2 + 40  # fit children may be chosen anew
 
 
 @pytest.mark.parametrize("saves", [1, 2])
@@ -127,7 +127,7 @@ def test_an_interrupted_run_goes_on(stopwatch, saves, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         made(save=interrupt)
     table, before = kept[-1], stopwatch.timed
-    whole = len(wanted_blocks(NETWORK)) + 80
+    whole = len(wanted_blocks(NETWORK)) + 100
     done = len(table.blocks) + len(table.children)
     assert 0 < done < whole
     table = made(table)
@@ -157,7 +157,7 @@ def test_a_refused_child_publishes_no_model(stopwatch):
     kept = []
     with pytest.raises(MeasurementRefused):
         made(save=kept.append)
-    assert len(kept[-1].children) == 79
+    assert len(kept[-1].children) == 99
     assert not kept[-1].models
 
 
