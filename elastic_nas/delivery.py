@@ -189,7 +189,9 @@ class _Maker:
         from elastic_nas.training.step import normalise
 
         preprocess, test = self.data.preprocess, self.data.test
-        sample = some(self.data.validation, PARITY_IMAGES)
+        validation, train = self.data.validation, self.data.train
+        enough = len(validation) >= PARITY_IMAGES
+        sample = some(validation if enough else train, PARITY_IMAGES)
         pixels = sample.deployed(preprocess, child.resolution)
         x = normalise(_tensor(pixels), preprocess.mean, preprocess.std)
         expected = child_logits(child.cpu(), x)

@@ -1,6 +1,7 @@
 """From a trained run to a verified file: what is checked, what is said, what is refused."""
 
 import json
+from dataclasses import replace
 
 import fake_latency
 import numpy as np
@@ -259,3 +260,13 @@ def test_file_sizes_are_bounded(run, exported):
     _, manifest = exported
     answers, _ = pipeline.query(run, DEVICE, Budgets(latency_ms=1e4))
     assert manifest["size_bytes"] <= answers[0].size_bytes
+
+
+def test_a_small_validation_split_does_not_shrink_the_parity_check(run, tmp_path, monkeypatch):
+    data = load_dataset("digits")
+    few = replace(data, validation=data.validation.subset(range(12)))
+    monkeypatch.setattr("elastic_nas.data.dataset.load_dataset", lambda *_: few)
+    manifest = delivery.export(
+        run, tmp_path / "child", genotype=",".join("0" * len(run.network.dims))
+    )
+    assert manifest["parity"]["images"] == 64
