@@ -172,8 +172,8 @@ class _Maker:
     """What all children of a run are delivered with: data, weights, calibration."""
 
     def __init__(self, run: RunFolder) -> None:
-        from elastic_nas.config import read_run_file
         from elastic_nas.data.dataset import load_dataset
+        from elastic_nas.run_file import read_run_file
         from elastic_nas.training.evaluation import some
 
         self.run, self.config = run, read_run_file(run.run_file)

@@ -6,12 +6,12 @@ from typing import Any
 
 from elastic_nas import delivery, pipeline, texts
 from elastic_nas.budgets import Budgets, format_count, format_duration, format_size
-from elastic_nas.config import read_run_file, recipe
 from elastic_nas.data.dataset import load_dataset
 from elastic_nas.errors import MeasurementRefused
 from elastic_nas.files import write_json
 from elastic_nas.progress import say
 from elastic_nas.query import Answer
+from elastic_nas.run_file import read_run_file, recipe
 from elastic_nas.runs import RunFolder
 from elastic_nas.training.checkpoint import read_progress
 

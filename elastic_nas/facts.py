@@ -45,7 +45,7 @@ def train_config(
     Raises:
         ConfigError: Nothing says what to train on, or the run file cannot be used.
     """
-    from elastic_nas.config import parse_run, read_run_file, recipe, recipes
+    from elastic_nas.run_file import parse_run, read_run_file, recipe, recipes
 
     folder = out or default_run(run_file, data)
     lengths = [change for change in changes if _is_length(change)]
@@ -98,7 +98,7 @@ def child_of(network: Network, text: str) -> Genotype:
     if text in ENDS:
         return network.smallest if text == "smallest" else network.largest
     if text.endswith((".yaml", ".yml")):
-        from elastic_nas.config import read_yaml
+        from elastic_nas.yaml_file import read_yaml
 
         return from_settings(network.dims, read_yaml(Path(text)))
     if text.isalpha():

@@ -79,7 +79,7 @@ def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFold
 
 def _write_run_file(run: RunFolder, config: "RunConfig") -> None:
     """Write the full run file, with the path of the data made absolute."""
-    from elastic_nas.config import dump_run
+    from elastic_nas.run_file import dump_run
 
     data = config.data if config.data == "digits" else str(Path(config.data).resolve())
     write_atomic(run.run_file, dump_run(config.model_copy(update={"data": data})))
@@ -182,8 +182,8 @@ def search(
         InfeasibleBudget: The smallest child breaks a budget.
         TableError: See `targets.open_target`.
     """
-    from elastic_nas.config import read_run_file
     from elastic_nas.data.dataset import load_dataset
+    from elastic_nas.run_file import read_run_file
     from elastic_nas.search.driver import Evaluation, check_feasible
     from elastic_nas.search.driver import search as drive
 

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from elastic_nas.config import RunConfig, read_run_file
+from elastic_nas.config import RunConfig
 from elastic_nas.errors import ConfigError, RunFolderError
 from elastic_nas.network import Network
 from elastic_nas.progress import say
+from elastic_nas.run_file import read_run_file
 from elastic_nas.runs import RunFolder
 from elastic_nas.training.checkpoint import read_progress
 

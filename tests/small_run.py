@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 from elastic_nas import delivery, pipeline
 from elastic_nas.budgets import Budgets
 from elastic_nas.cli import app
-from elastic_nas.config import RunConfig, parse_run
+from elastic_nas.config import RunConfig
 from elastic_nas.latency.devices import load_device
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.machine import environment
 from elastic_nas.measure import Timing
 from elastic_nas.network import Network
+from elastic_nas.run_file import parse_run
 from elastic_nas.runs import RunFolder
 from elastic_nas.targets import runtime_of
 

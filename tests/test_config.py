@@ -4,18 +4,11 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from elastic_nas.config import (
-    RunConfig,
-    dump_run,
-    known_keys,
-    parse_run,
-    read_run_file,
-    read_yaml,
-    recipe,
-    recipes,
-)
+from elastic_nas.config import RunConfig
 from elastic_nas.errors import ConfigError
 from elastic_nas.network import Network
+from elastic_nas.run_file import dump_run, known_keys, parse_run, read_run_file, recipe, recipes
+from elastic_nas.yaml_file import read_yaml
 
 
 def test_every_recipe_can_be_used():

@@ -10,7 +10,6 @@ import pytest
 
 from elastic_nas import delivery, pipeline
 from elastic_nas.budgets import Budgets
-from elastic_nas.config import parse_run
 from elastic_nas.data.dataset import load_dataset
 from elastic_nas.data.preprocess import Preprocess
 from elastic_nas.errors import ExportMismatch, InfeasibleBudget
@@ -22,6 +21,7 @@ from elastic_nas.latency.table import LatencyTable
 from elastic_nas.machine import environment
 from elastic_nas.measure import Timing
 from elastic_nas.network import Network
+from elastic_nas.run_file import parse_run
 from elastic_nas.runs import RunFolder
 from elastic_nas.targets import runtime_of
 

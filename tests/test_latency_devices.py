@@ -81,7 +81,7 @@ def test_unknown_names_get_a_hint():
         (("A board.", "&a [*a]"), "aliases"),
         (("A board.", "!!python/name:os.system"), "not valid YAML"),
         (("A board.", "[" * 5000), "not valid YAML"),
-        (("A board.", "x" * 70_000), "larger than"),
+        (("A board.", "x" * 1_000_001), "larger than"),
         (("A board.", "\x00"), "not valid YAML"),
         ((GOOD, "- a"), "must be a mapping"),
         ((GOOD, "{[a]: 1}"), "unknown key|not valid YAML"),

@@ -113,7 +113,7 @@ def check(python: Path, home: Path, run: Path, folder: Path, path: Path | None =
     assert all(devices[path.stem]["table"].startswith(str(home)) for path in shipped)
     assert found("predict", OTHER, SPACE, "--classes", 10)["latency_ms"] > 0
     assert "digits" in executed(
-        python, "-c", "from elastic_nas.config import recipes; print(recipes())",
+        python, "-c", "from elastic_nas.run_file import recipes; print(recipes())",
         folder=folder, path=path,
     )  # fmt: skip
 

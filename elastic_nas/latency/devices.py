@@ -1,17 +1,15 @@
 """Hardware profiles: what a device is, how it is measured, and where its table lies."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from elastic_nas.errors import ConfigError, TableError, UnknownName
 from elastic_nas.files import data_folder, user_folder
 from elastic_nas.plugins import suggest
+from elastic_nas.yaml_file import read_yaml
 
-MAX_BYTES = 65_536
 MAX_THREADS = 1024
 PRECISIONS = ("fp32",)
 
@@ -133,15 +131,7 @@ def _shipped(folder: str, file: str) -> Path:
 
 
 def _read(path: Path) -> Device:
-    try:
-        data = path.read_bytes()[: MAX_BYTES + 1]
-        if len(data) > MAX_BYTES:
-            raise ConfigError(f"{path} is larger than {MAX_BYTES} bytes: not a hardware profile.")
-        values = yaml.load(data, Loader=_StrictLoader)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}.") from error
+    values = read_yaml(path)
     values = _checked(values, _FIELDS, f"{path}", optional=("cpu",))
     cpu = _checked(values.pop("cpu", {}), {}, f"cpu of {path}", optional=tuple(_CPU_FIELDS))
     _check_types(cpu, _CPU_FIELDS, f"cpu of {path}")
@@ -179,19 +169,3 @@ def _check_types(values: Mapping[str, Any], types: Mapping[str, type], where: st
         if type(value) is not types[key]:
             kind = {str: "text", int: "a whole number", bool: "true or false", list: "a list"}
             raise ConfigError(f"{key} in {where} must be {kind[types[key]]}.")
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Plain values only; duplicate keys and aliases are refused."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if isinstance(key, Hashable) and keys.count(key) > 1:
-                raise yaml.YAMLError(f"the key {key!r} stands there twice")
-        return super().construct_mapping(node, deep)
