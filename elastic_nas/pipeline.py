@@ -44,8 +44,8 @@ def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFold
     from elastic_nas.data.choose import choose_space
     from elastic_nas.data.dataset import load_dataset
     from elastic_nas.resume import check_free, check_same, is_finished
-    from elastic_nas.training.loop import Trainer
     from elastic_nas.training.loop import train as train_loop
+    from elastic_nas.training.trainer import Trainer
 
     run = RunFolder(folder)
     check_free(run, resume=resume)
@@ -137,8 +137,8 @@ def profile(
 def judge_of(run: RunFolder, config: "RunConfig", data: "Dataset") -> "Judge":
     """The run's supernet with the images its children are calibrated and judged on."""
     from elastic_nas.training.checkpoint import load_checkpoint
+    from elastic_nas.training.device import device_of, set_threads
     from elastic_nas.training.evaluation import Judge
-    from elastic_nas.training.loop import device_of, set_threads
 
     set_threads(config.train.threads)
     supernet = run.network.supernet()

@@ -23,7 +23,7 @@ from elastic_nas import delivery
 from elastic_nas.data import dataset
 from elastic_nas.export import artefact
 from elastic_nas.training import evaluation
-from elastic_nas.training.loop import Trainer
+from elastic_nas.training.trainer import Trainer
 
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 

@@ -16,11 +16,13 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
+from elastic_nas.config import TrainConfig
 from elastic_nas.genotype import Genotype
 from elastic_nas.machine import environment
 from elastic_nas.network import Network
 from elastic_nas.nn.supernet import resize
-from elastic_nas.training.step import Regularisation, children_of_step, sandwich_step
+from elastic_nas.training.sampling import Sampler
+from elastic_nas.training.step import Teaching, sandwich_step
 
 
 def plain_step(
@@ -50,12 +52,13 @@ def variants(network: Network, batch: int) -> dict[str, Callable[[], None]]:
     contiguous = torch.randn(batch, 3, size, size)
     x = contiguous.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, network.classes, (batch,))
-    genotypes = children_of_step(network, 0, 0, 2)
+    lessons = Sampler(network, TrainConfig(), 0).lessons(0)
+    genotypes = [lesson.genotype for lesson in lessons]
     supernet = network.supernet()
 
     def sandwich() -> None:
         supernet.zero_grad(set_to_none=True)
-        sandwich_step(supernet, network.task, x, labels, genotypes, Regularisation())
+        sandwich_step(supernet, Teaching(network.task), x, labels, lessons)
 
     return {
         "sandwich": sandwich,

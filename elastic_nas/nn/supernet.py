@@ -52,6 +52,7 @@ class Supernet(nn.Module):
         *,
         dropout: float = 0.0,
         drop_connect: float = 0.0,
+        drop_connect_stages: int | None = None,
     ) -> Tensor:
         """Logits (N, classes) of one child, on batch statistics.
 
@@ -60,17 +61,23 @@ class Supernet(nn.Module):
             genotype: The child.
             dropout: Rate before the classifier.
             drop_connect: Rate of the last residual block; it grows linearly from 0 with depth.
+            drop_connect_stages: Drop-connect in so many last stages only; None: in all.
         """
         active = self._active(genotype)
+        dropping = self._last_stages(drop_connect_stages)
         x = resize(x_NCHW, active[0][2].input_shape[-1])
-        for position, (_, module, spec) in enumerate(active):
+        for position, (name, module, spec) in enumerate(active):
             options: dict[str, Any] = {}
-            if spec.kind == "mbconv" and drop_connect:
+            if spec.kind == "mbconv" and drop_connect and _stage(name) in dropping:
                 options["drop_connect"] = drop_connect * position / len(active)
             elif spec.kind == "classifier" and dropout:
                 options["dropout"] = dropout
             x = module(x, spec, **options)
         return x
+
+    def _last_stages(self, count: int | None) -> list[str]:
+        stages = list(dict.fromkeys(_stage(u.name) for u in self.units if "." in u.name))
+        return stages if count is None else stages[-count:]
 
     def slice(self, genotype: Genotype) -> Child:
         """The child as plain modules with its own weights; its norms await calibration."""
@@ -78,6 +85,11 @@ class Supernet(nn.Module):
         for name, module, spec in self._active(genotype):
             blocks[name] = module.slice(spec)  # type: ignore[operator]
         return Child(blocks)
+
+
+def _stage(unit: str) -> str:
+    """``stage2`` of ``stage2.block1``."""
+    return unit.partition(".")[0]
 
 
 def _elastic(specs: list[BlockSpec]) -> nn.Module:

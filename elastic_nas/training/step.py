@@ -7,44 +7,62 @@ regularising the largest child only: Yu et al., 2020 (BigNAS), https://arxiv.org
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from random import Random
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from elastic_nas.genotype import Genotype, sample_genes
-from elastic_nas.network import Network
 from elastic_nas.nn.supernet import Supernet
+from elastic_nas.training.sampling import Lesson
 
 
 @dataclass(frozen=True)
 class Regularisation:
-    """What the largest child alone has to bear."""
+    """What regularised children have to bear: see the run file's keys of these names."""
 
     label_smoothing: float = 0.0
     dropout: float = 0.0
     drop_connect: float = 0.0
+    drop_connect_stages: int | None = None
+
+    @property
+    def in_forward(self) -> dict[str, Any]:
+        """Arguments of `Supernet.forward`."""
+        return {
+            "dropout": self.dropout,
+            "drop_connect": self.drop_connect,
+            "drop_connect_stages": self.drop_connect_stages,
+        }
 
 
-def children_of_step(
-    network: Network, seed: int, step: int, random_children: int
-) -> list[Genotype]:
-    """The largest, the random and the smallest child of one step, from a generator of their own."""
-    rng = Random(f"children-{seed}-{step}")
-    drawn = [sample_genes(network.dims, rng) for _ in range(random_children)]
-    return [network.largest, *drawn, network.smallest]
+NONE = Regularisation()
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """How a step teaches, the same in all steps.
+
+    Attributes:
+        task: Gives the losses.
+        regularisation: Of the regularised children.
+        divergence: ``soft`` or ``alpha``: the loss of the children that learn from the first.
+        parts: Pieces that a batch is cut into, to save memory; each sees the same children.
+    """
+
+    task: Any
+    regularisation: Regularisation = NONE
+    divergence: str = "soft"
+    parts: int = 1
 
 
 def sandwich_step(
     supernet: Supernet,
-    task: Any,
+    teaching: Teaching,
     x_NCHW: Tensor,
-    labels_N: Tensor,
-    children: Sequence[Genotype],
-    regularisation: Regularisation,
+    targets: Tensor,
+    lessons: Sequence[Lesson],
     autocast: AbstractContextManager[Any] | None = None,
-) -> list[Tensor]:
+) -> Tensor:
     """Accumulate the summed gradients of all children; the caller zeroes before and steps after.
 
     The first child learns from the labels and, through its probabilities, teaches the others.
@@ -53,34 +71,47 @@ def sandwich_step(
 
     Args:
         supernet: The shared weights.
-        task: Gives the losses.
+        teaching: What all steps share.
         x_NCHW: Normalised images at the largest resolution; children resize on the device.
-        labels_N: Class indices.
-        children: The largest, the random ones, the smallest.
-        regularisation: For the first child only.
+        targets: Class indices (N,), or shares of classes (N, K).
+        lessons: The children and what they learn.
         autocast: Context of the forward passes; losses are in float32 all the same.
 
     Returns:
-        The loss of each child, detached scalars on the device.
+        The loss of each child, (children,), detached, on the device.
     """
     autocast = autocast or nullcontext()
-    with autocast:
-        logits = supernet(
-            x_NCHW,
-            children[0],
-            dropout=regularisation.dropout,
-            drop_connect=regularisation.drop_connect,
-        )
-    loss = task.loss(logits, labels_N, regularisation.label_smoothing)
-    loss.backward()
-    losses, teacher = [loss.detach()], task.teacher(logits)
-    for genotype in children[1:]:
+    pieces = zip(x_NCHW.chunk(teaching.parts), targets.chunk(teaching.parts), strict=True)
+    parts = [_pass(supernet, teaching, x, y, lessons, autocast) for x, y in pieces]
+    return torch.stack(parts).sum(dim=0)
+
+
+def _pass(
+    supernet: Supernet,
+    teaching: Teaching,
+    x_NCHW: Tensor,
+    targets: Tensor,
+    lessons: Sequence[Lesson],
+    autocast: AbstractContextManager[Any],
+) -> Tensor:
+    """All children on one piece of the batch, each loss weighted by the piece's share of it."""
+    task, losses = teaching.task, []
+    teacher: Tensor | None = None
+    for lesson in lessons:
+        burden = teaching.regularisation if lesson.regularised else NONE
         with autocast:
-            logits = supernet(x_NCHW, genotype)
-        loss = task.distillation_loss(logits, teacher)
+            logits = supernet(x_NCHW, lesson.genotype, **burden.in_forward)
+        if lesson.from_labels:
+            loss = task.loss(logits, targets, burden.label_smoothing)
+        else:
+            assert teacher is not None, "the first child must learn from labels"
+            loss = task.distillation_loss(logits, teacher, teaching.divergence)
+        if teacher is None:
+            teacher = task.teacher(logits)
+        loss = loss / teaching.parts
         loss.backward()
         losses.append(loss.detach())
-    return losses
+    return torch.stack(losses)
 
 
 def normalise(x_NCHW: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

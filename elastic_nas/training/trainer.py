@@ -1,0 +1,205 @@
+"""What one run trains with: supernet, optimiser, data, device; and one step of it."""
+
+import copy
+import statistics
+import time
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from elastic_nas.config import TrainConfig
+from elastic_nas.data.augment import Augment
+from elastic_nas.data.dataset import Dataset
+from elastic_nas.data.stream import TrainStream
+from elastic_nas.errors import ConfigError
+from elastic_nas.genotype import Genotype
+from elastic_nas.network import Network
+from elastic_nas.nn.layers import ElasticBatchNorm2d
+from elastic_nas.nn.supernet import Supernet
+from elastic_nas.progress import say
+from elastic_nas.training.device import device_of, set_threads
+from elastic_nas.training.optimiser import Average, make_optimizer
+from elastic_nas.training.sampling import Sampler
+from elastic_nas.training.schedule import learning_rate
+from elastic_nas.training.step import Regularisation, Teaching, normalise, sandwich_step
+
+DEFAULT_EPOCHS = 30
+PROBE_STEPS = (2, 6)  # warm-up and timed steps that turn minutes into a number of steps
+
+
+class Result(NamedTuple):
+    """What a step tells; tensors on the device, so that nothing waits for it.
+
+    Attributes:
+        losses: Of each child, in the order of the lessons.
+        norm: Of the summed gradient, before clipping.
+        rate: The learning rate.
+    """
+
+    losses: Tensor
+    norm: Tensor
+    rate: float
+
+
+class Trainer:
+    """What one run trains with: supernet, optimiser, data, device.
+
+    Args:
+        network: The description.
+        data: Its training split is learned from.
+        config: The run file's train section, with `steps` or `epochs` set.
+        seed: Of weights, order, augmentation and children.
+
+    Raises:
+        ConfigError: There is no such device, or a batch cannot be cut into the parts asked for.
+    """
+
+    def __init__(self, network: Network, data: Dataset, config: TrainConfig, seed: int) -> None:
+        set_threads(config.threads)
+        _check_parts(config)
+        self.network, self.data, self.config, self.seed = network, data, config, seed
+        self.device = device_of(config.device)
+        supernet = network.supernet(seed)
+        if not config.zero_init:
+            _start_all_norms_at_one(supernet)
+        self.supernet: Supernet = supernet.to(self.device)
+        self._start()
+        augment = Augment(
+            crop_scale=(config.augment.crop_scale, 1.0),
+            flip=data.flip,
+            strong=config.augment.strong,
+        )
+        resolution = network.dims[0].choices[-1]
+        self.stream = TrainStream(
+            data.train, augment, resolution, config.batch_size, seed, config.workers
+        )
+        self.sampler = Sampler(network, config, seed)
+        regularisation = Regularisation(
+            config.label_smoothing,
+            config.dropout,
+            config.drop_connect,
+            config.drop_connect_stages,
+        )
+        self._teaching = Teaching(
+            network.task, regularisation, config.distillation, config.accumulate
+        )
+
+    def _start(self) -> None:
+        """Optimiser and average as before the first step."""
+        self.optimizer = make_optimizer(self.supernet, self.config)
+        decay = self.config.ema
+        self.average = None if decay is None else Average(self.supernet.named_parameters(), decay)
+
+    def step(
+        self, step: int, steps: int, x_NCHW: Tensor, labels_N: Tensor, factor: float = 1.0
+    ) -> Result:
+        """Run optimiser step number `step` of `steps` on one batch.
+
+        Args:
+            step: From 0.
+            steps: Of the whole training.
+            x_NCHW: Pixels, uint8, at the largest resolution.
+            labels_N: Class indices.
+            factor: Of the learning rate.
+        """
+        rate = factor * learning_rate(self.config, step, steps, self.stream.steps_per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        x, targets = self._prepared(step, x_NCHW, labels_N)
+        losses = self._gradients(step, x, targets)
+        norm = self._clip()
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(step)
+        return Result(losses, norm, rate)
+
+    def _prepared(self, step: int, x_NCHW: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images on the device, and targets."""
+        preprocess = self.data.preprocess
+        x = normalise(x_NCHW.to(self.device, non_blocking=True), preprocess.mean, preprocess.std)
+        targets = labels_N.to(self.device, non_blocking=True)
+        return x, targets
+
+    def _gradients(self, step: int, x_NCHW: Tensor, targets: Tensor) -> Tensor:
+        devices = [self.device] if self.device.type == "cuda" else []
+        lessons = self.sampler.lessons(step, lambda g: self._judge(g, x_NCHW, targets))
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(hash((self.seed, step)) % 2**63)  # dropout draws globally
+            return sandwich_step(
+                self.supernet, self._teaching, x_NCHW, targets, lessons, self._autocast()
+            )
+
+    def _clip(self) -> Tensor:
+        """Clip the gradients as the config says; returns their norm before."""
+        config = self.config
+        parameters = [p for p in self.supernet.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if config.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, config.clip_norm, norm)
+        if config.clip_value is not None:
+            torch.nn.utils.clip_grad_value_(parameters, config.clip_value)
+        return norm
+
+    @torch.no_grad()
+    def _judge(self, genotypes: list[Genotype], x_NCHW: Tensor, targets: Tensor) -> list[float]:
+        """Loss of each child on the first part of a batch, for best-up sampling."""
+        parts = self.config.accumulate
+        x, y = x_NCHW.chunk(parts)[0], targets.chunk(parts)[0]
+        losses = []
+        for genotype in genotypes:
+            with self._autocast():
+                logits = self.supernet(x, genotype)
+            losses.append(float(self.network.task.loss(logits, y, 0.0)))
+        return losses
+
+    def _autocast(self) -> Any:
+        if self.device.type == "cuda" and self.config.mixed_precision:
+            return torch.autocast("cuda", torch.bfloat16)
+        return nullcontext()
+
+    def steps_in(self, minutes: float) -> int:
+        """How many steps fit into `minutes`, measured on a throw-away copy of the supernet."""
+        warmup, timed = PROBE_STEPS
+        weights = copy.deepcopy(self.supernet.state_dict())
+        seconds: list[float] = []
+        started = time.perf_counter()
+        for step, (x, labels) in enumerate(self.stream.batches(0, warmup + timed)):
+            # `tolist` waits for the device, so that the clock sees the whole step
+            self.step(step, 10 * (warmup + timed), x, labels).losses.tolist()
+            seconds.append(time.perf_counter() - started)
+            started = time.perf_counter()
+        self.supernet.load_state_dict(weights)
+        self._start()
+        return max(1, round(60 * minutes / statistics.median(seconds[warmup:])))
+
+    def resolved(self) -> TrainConfig:
+        """The config with its length as a fixed number of steps, so that a rerun repeats it."""
+        config = self.config
+        if config.steps is not None:
+            return config
+        if config.minutes is not None:
+            steps = self.steps_in(config.minutes)
+            say(f"{config.minutes:g} minutes are {steps} steps at this machine's present speed.")
+        else:
+            if config.epochs is None:
+                say(f"no length is given: training {DEFAULT_EPOCHS} epochs.")
+            steps = (config.epochs or DEFAULT_EPOCHS) * self.stream.steps_per_epoch
+        return config.model_copy(update={"steps": steps, "epochs": None, "minutes": None})
+
+
+def _check_parts(config: TrainConfig) -> None:
+    share, rest = divmod(config.batch_size, config.accumulate)
+    if rest or share < 2:
+        raise ConfigError(
+            f"a batch of {config.batch_size} images cannot be cut into {config.accumulate} equal "
+            "parts of 2 images or more; change train.batch_size or train.accumulate."
+        )
+
+
+def _start_all_norms_at_one(supernet: Supernet) -> None:
+    for module in supernet.modules():
+        if isinstance(module, ElasticBatchNorm2d):
+            torch.nn.init.ones_(module.weight_C)

@@ -1,0 +1,54 @@
+"""Validation in mid-training: the largest and the smallest child on held-out images."""
+
+import copy
+
+import torch
+
+from elastic_nas.training.evaluation import Judge
+from elastic_nas.training.trainer import Trainer
+
+CALIBRATION_IMAGES = 512
+VALIDATION_IMAGES = 1000
+
+
+class Validation:
+    """Judges both ends of the supernet, always on the same images.
+
+    Args:
+        trainer: Its supernet, or the average of its weights, is judged.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        averaged = trainer.average is not None
+        self._supernet = copy.deepcopy(trainer.supernet) if averaged else trainer.supernet
+        self._judge = Judge(
+            trainer.network,
+            self._supernet,
+            trainer.data,
+            calibration_images=CALIBRATION_IMAGES,
+            validation_images=VALIDATION_IMAGES,
+            device=trainer.device,
+        )
+
+    def __call__(self) -> dict[str, float]:
+        """Accuracy in 0-1 of both ends, calibrated, on search-validation images."""
+        average, network = self._trainer.average, self._trainer.network
+        if average is not None:
+            with torch.no_grad():
+                for name, parameter in self._supernet.named_parameters():
+                    parameter.copy_(average.tensors[name])
+        return {
+            "largest_accuracy": self._judge.evaluate(network.largest),
+            "smallest_accuracy": self._judge.evaluate(network.smallest),
+        }
+
+    def is_due(self, done: int) -> bool:
+        """Whether `done` steps are a point to validate at: at most once an epoch."""
+        trainer = self._trainer
+        steps, wanted = trainer.config.steps, trainer.config.validations
+        assert steps is not None
+        if not wanted:
+            return False
+        every = max(-(-steps // wanted), trainer.stream.steps_per_epoch)
+        return done % every == 0 or done == steps
