@@ -72,7 +72,7 @@ def train_config(
             f"no run file {run_file!r}{plugins.suggest(run_file, recipes())}\n"
             f"Recipes: {', '.join(recipes())}; or name a file, or images with --data DIR."
         )
-    return parse_run(recipe(run_file).model_dump(exclude_none=True), changes), folder
+    return parse_run(recipe(run_file).model_dump(exclude_unset=True), changes), folder
 
 
 def _is_length(change: str) -> bool:

@@ -6,13 +6,16 @@ from pydantic import BaseModel
 
 from elastic_nas.config import RunConfig
 from elastic_nas.errors import ConfigError
+from elastic_nas.facts import train_config
 from elastic_nas.network import Network
 from elastic_nas.run_file import dump_run, known_keys, parse_run, read_run_file, recipe, recipes
 from elastic_nas.yaml_file import read_yaml
 
 
 def test_every_recipe_can_be_used():
-    assert recipes() == ["digits", "small_data"]
+    assert recipes() == [
+        "attentive_nas_imagenet", "bignas_imagenet", "cifar", "digits", "small_data"
+    ]  # fmt: skip
     for name in recipes():
         config = recipe(name)
         assert (config.train.epochs or config.train.minutes or config.train.steps) is not None
@@ -26,12 +29,19 @@ ODD = RunConfig(
 )
 
 
-@pytest.mark.parametrize("config", [RunConfig(), ODD, recipe("digits"), recipe("small_data")])
+@pytest.mark.parametrize("config", [RunConfig(), ODD, *map(recipe, recipes())])
 def test_what_is_written_reads_back_the_same(config, tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(dump_run(config))
     assert read_run_file(path) == config
     assert dump_run(read_run_file(path)) == dump_run(config)
+
+
+def test_a_recipe_keeps_its_nulls_on_the_command_line():
+    changes = ["data=photos", "train.workers=3"]
+    config, _ = train_config("attentive_nas_imagenet", "photos", None, changes, resume=False)
+    assert (config.train.clip_norm, config.train.clip_value) == (None, 1.0)
+    assert (config.data, config.train.workers) == ("photos", 3)
 
 
 def test_every_key_is_explained_where_it_is_written():
