@@ -1,40 +1,42 @@
-"""Augmentation: a random resized crop, a flip and one strong operation, drawn for each image."""
+"""Augmentation: a random resized crop, a flip and strong operations, drawn for each image."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image
 
+from elastic_nas.data.policies import CIFAR, IMAGENET, LARGEST_MAGNITUDE, auto, rand, trivial
 from elastic_nas.errors import DataError
-
-GREY = (128, 128, 128)
-"""What is beyond the border of a rotated, sheared or shifted image."""
 
 LARGEST_RATIO = 4 / 3
 """Of a crop's width to its height, or the reverse."""
 
-Operation = Callable[[Image.Image, float], Image.Image]
+STRONG = ("none", "trivial", "auto_imagenet", "auto_cifar", "rand")
+"""Kinds of strong augmentation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """What a training image goes through: random resized crop, flip, one strong operation.
+    """What a training image goes through: random resized crop, flip, strong operations.
 
     Attributes:
         crop_scale: Smallest and largest part of the image's area that the crop keeps.
         flip: Whether to mirror every other image.
-        strong: ``trivial`` (TrivialAugment, Müller & Hutter, 2021, https://arxiv.org/abs/2103.10158)
-            or ``none``.
+        strong: ``trivial`` (TrivialAugment), ``auto_imagenet`` or ``auto_cifar`` (AutoAugment's
+            policies), ``rand`` (RandAugment), or ``none``; sources: `elastic_nas.data.policies`.
+        magnitude: Strength of RandAugment's operations, 0-30.
+        operations: RandAugment's operations an image.
 
     Raises:
         DataError: A value is out of its range.
     """
 
     crop_scale: tuple[float, float] = (0.35, 1.0)
-    flip: bool
+    flip: bool = True
     strong: str = "trivial"
+    magnitude: int = 9
+    operations: int = 2
 
     def __post_init__(self) -> None:
         low, high = self.crop_scale
@@ -43,8 +45,17 @@ class Augment:
                 f"crop_scale must be two ascending numbers above 0 and up to 1, got "
                 f"{self.crop_scale!r}."
             )
-        if self.strong not in ("trivial", "none"):
-            raise DataError(f"strong must be 'trivial' or 'none', got {self.strong!r}.")
+        if self.strong not in STRONG:
+            raise DataError(f"strong must be one of {', '.join(STRONG)}, got {self.strong!r}.")
+        if self.magnitude not in range(LARGEST_MAGNITUDE + 1):
+            raise DataError(
+                f"magnitude must be a whole number from 0 to {LARGEST_MAGNITUDE}, got "
+                f"{self.magnitude!r}."
+            )
+        if self.operations < 1:
+            raise DataError(
+                f"operations must be at least 1, got {self.operations!r}; strong='none' is without."
+            )
 
     def __call__(
         self, image: Image.Image, resolution: int, rng: np.random.Generator
@@ -56,15 +67,24 @@ class Augment:
             resolution: Pixels.
             rng: All that the result depends on beside the image.
         """
-        draws = rng.random(7)
+        draws = rng.random(5)
         box = crop_box(image.size, self.crop_scale, draws[:4])
         crop = image.resize((resolution, resolution), Image.Resampling.BILINEAR, box=box)
         if self.flip and draws[4] < 0.5:
             crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if self.strong == "trivial":
-            operation = OPERATIONS[int(draws[5] * len(OPERATIONS))]
-            crop = operation(crop, 2 * draws[6] - 1)
-        return np.asarray(crop)
+        return np.asarray(self._strengthened(crop, rng))
+
+    def _strengthened(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        match self.strong:
+            case "trivial":
+                return trivial(image, rng)
+            case "auto_imagenet":
+                return auto(image, IMAGENET, rng)
+            case "auto_cifar":
+                return auto(image, CIFAR, rng)
+            case "rand":
+                return rand(image, self.magnitude, self.operations, rng)
+        return image
 
 
 def crop_box(
@@ -89,38 +109,3 @@ def crop_box(
     crop_height = min(crop_height, crop_width * LARGEST_RATIO)
     left, top = (width - crop_width) * draws[2], (height - crop_height) * draws[3]
     return left, top, min(left + crop_width, width), min(top + crop_height, height)
-
-
-def _affine(image: Image.Image, a: float, b: float, c: float, d: float) -> Image.Image:
-    """The linear map (a b; c d) from where a pixel is to where it was, about the centre."""
-    x, y = image.width / 2, image.height / 2
-    matrix = (a, b, x - a * x - b * y, c, d, y - c * x - d * y)
-    return _moved(image, matrix)
-
-
-def _moved(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
-    affine, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR
-    return image.transform(image.size, affine, matrix, bilinear, fillcolor=GREY)
-
-
-SHIFT = 32 / 224
-"""Of the side, at most: the paper's 32 pixels would move an image of 32 pixels out of sight."""
-
-
-OPERATIONS: tuple[Operation, ...] = (
-    lambda image, m: image,
-    lambda image, m: ImageOps.autocontrast(image),
-    lambda image, m: ImageOps.equalize(image),
-    lambda image, m: image.rotate(135 * m, Image.Resampling.BILINEAR, fillcolor=GREY),
-    lambda image, m: ImageOps.solarize(image, round(256 * abs(m))),
-    lambda image, m: ImageEnhance.Color(image).enhance(1 + 0.99 * m),
-    lambda image, m: ImageOps.posterize(image, 8 - round(6 * abs(m))),
-    lambda image, m: ImageEnhance.Contrast(image).enhance(1 + 0.99 * m),
-    lambda image, m: ImageEnhance.Brightness(image).enhance(1 + 0.99 * m),
-    lambda image, m: ImageEnhance.Sharpness(image).enhance(1 + 0.99 * m),
-    lambda image, m: _affine(image, 1, 0.99 * m, 0, 1),
-    lambda image, m: _affine(image, 1, 0, 0.99 * m, 1),
-    lambda image, m: _moved(image, (1, 0, SHIFT * m * image.width, 0, 1, 0)),
-    lambda image, m: _moved(image, (1, 0, 0, 0, 1, SHIFT * m * image.height)),
-)
-"""TrivialAugment's wide space: 14 operations, each of a strength in -1..1."""
