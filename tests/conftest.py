@@ -11,7 +11,7 @@ from small_run import made_run, run, stopped_clock  # noqa: F401  fixtures
 
 from elastic_nas import plugins
 from elastic_nas.network import Network
-from elastic_nas.spaces import attentive_nas, bignas
+from elastic_nas.spaces import attentive_nas, bignas, ofa_mobilenetv3
 from elastic_nas.spaces._mobile import Trunk
 
 torch.set_num_threads(1)
@@ -37,7 +37,20 @@ class SmallAttentive(attentive_nas.Space):
         return replace(super().trunk, resolutions=SMALL_SIZES)
 
 
-SMALL = {"bignas": SmallBignas, "attentive_nas": SmallAttentive}
+@dataclass(frozen=True)
+class SmallOfa(ofa_mobilenetv3.Space):
+    """`ofa_mobilenetv3` on images small enough to compute in tests."""
+
+    @property
+    def trunk(self) -> Trunk:
+        return replace(super().trunk, resolutions=SMALL_SIZES)
+
+
+SMALL = {
+    "bignas": SmallBignas,
+    "attentive_nas": SmallAttentive,
+    "ofa_mobilenetv3": SmallOfa,
+}
 
 
 def small_network(name: str, classes: int = 10) -> Network:

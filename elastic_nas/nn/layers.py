@@ -1,11 +1,12 @@
 """Elastic layers: one weight of the largest shape; a child reads its corner and its centre.
 
 Weight sharing follows BigNAS (Yu et al., 2020, sec. 3) and Once-for-All (Cai et al., 2020,
-sec. 3.3) without the learned kernel-transform matrices. Each layer narrows its weight in one
-method, which both `forward` and `slice` call. Suffixes of names spell shapes: O, C output and
-input channels, K taps, N batch, H, W.
+sec. 3.3), its learned kernel-transform matrices where a space asks for them. Each layer narrows
+its weight in one method, which both `forward` and `slice` call. Suffixes of names spell shapes:
+O, C output and input channels, K taps, N batch, H, W.
 """
 
+from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
@@ -40,8 +41,25 @@ def narrow(weight: Tensor, *region: slice) -> Tensor:
     return weight if view.shape == weight.shape else view
 
 
+def centre(weight: Tensor, kernel: int) -> slice:
+    """Where, on an axis of taps, the middle `kernel` of them lie."""
+    rim = (weight.shape[-1] - kernel) // 2
+    return slice(rim, rim + kernel)
+
+
 class ElasticConv2d(nn.Module):
-    """A convolution whose width and kernel are arguments of the call; padding kernel // 2."""
+    """A convolution whose width and kernel are arguments of the call; padding kernel // 2.
+
+    Args:
+        in_ch: Most input channels.
+        out_ch: Most output channels.
+        kernel: Largest kernel.
+        stride: Of every child.
+        depthwise: Each output channel reads its own input channel alone.
+        bias: Whether there is one.
+        transformed: Smaller kernels, descending, that are the centre of the next larger one
+            times a matrix: one for each size, shared by the channels, the identity at first.
+    """
 
     def __init__(
         self,
@@ -52,22 +70,29 @@ class ElasticConv2d(nn.Module):
         *,
         depthwise: bool = False,
         bias: bool = False,
+        transformed: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.stride, self.depthwise = stride, depthwise
+        self.stride, self.depthwise, self.transformed = stride, depthwise, tuple(transformed)
         fan_in = 1 if depthwise else in_ch
         fan_out = kernel**2 * (1 if depthwise else out_ch)
         self.weight_OCKK = nn.Parameter(
             torch.randn(out_ch, fan_in, kernel, kernel) * sqrt(2.0 / fan_out)
         )
         self.bias_O = nn.Parameter(torch.zeros(out_ch)) if bias else None
+        self.to_kernel = nn.ParameterDict({str(k): torch.eye(k**2) for k in transformed})
 
     def active(self, in_ch: int, out_ch: int, kernel: int) -> tuple[Tensor, Tensor | None]:
         """The child's view of weight and bias; the only place that knows how to narrow them."""
-        rim = (self.weight_OCKK.shape[-1] - kernel) // 2
-        taps = slice(rim, rim + kernel)
+        hops = [size for size in self.transformed if size >= kernel]
+        taps = centre(self.weight_OCKK, hops[0] if hops else kernel)
         inputs = slice(1 if self.depthwise else in_ch)
         weight = narrow(self.weight_OCKK, slice(out_ch), inputs, taps, taps)
+        for size in hops:
+            taps = centre(weight, size)
+            rows_OCK = weight[..., taps, taps].flatten(2)
+            rows_OCK = F.linear(rows_OCK, self.to_kernel[str(size)])
+            weight = rows_OCK.view(*rows_OCK.shape[:2], size, size)
         return weight, None if self.bias_O is None else self.bias_O[:out_ch]
 
     def forward(self, x_NCHW: Tensor, out_ch: int, kernel: int = 1) -> Tensor:

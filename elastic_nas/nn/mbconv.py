@@ -87,17 +87,28 @@ class Elastic(nn.Module):
     """Shared weights of all `MBConvSpec`s that can stand at one position.
 
     The last norm starts at zero, so that a fresh block computes its shortcut alone.
+
+    Args:
+        specs: All of them.
+        kernel_transform: Smaller depthwise kernels are learned functions of larger ones.
     """
 
-    def __init__(self, specs: list[MBConvSpec]) -> None:
+    def __init__(self, specs: list[MBConvSpec], *, kernel_transform: bool = False) -> None:
         super().__init__()
         in_ch, mid_ch = max(s.in_ch for s in specs), max(s.mid_ch for s in specs)
         out_ch, se_ch = max(s.out_ch for s in specs), max(s.se_ch for s in specs)
-        kernel, stride = max(s.kernel for s in specs), specs[0].stride
+        kernel, *smaller = sorted({s.kernel for s in specs}, reverse=True)
         if any(s.expanded for s in specs):
             self.expand = ElasticConv2d(in_ch, mid_ch, 1)
             self.expand_norm = ElasticBatchNorm2d(mid_ch)
-        self.depthwise = ElasticConv2d(mid_ch, mid_ch, kernel, stride, depthwise=True)
+        self.depthwise = ElasticConv2d(
+            mid_ch,
+            mid_ch,
+            kernel,
+            specs[0].stride,
+            depthwise=True,
+            transformed=smaller if kernel_transform else (),
+        )
         self.depthwise_norm = ElasticBatchNorm2d(mid_ch)
         if se_ch:
             self.squeeze = ElasticConv2d(mid_ch, se_ch, 1, bias=True)

@@ -36,7 +36,7 @@ class Supernet(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.blocks = nn.ModuleDict(
-                {unit.name.replace(".", "_"): _elastic(list(unit.specs())) for unit in self.units}
+                {unit.name.replace(".", "_"): _elastic(unit) for unit in self.units}
             )
 
     def _active(self, genotype: Genotype) -> list[tuple[str, nn.Module, BlockSpec]]:
@@ -92,9 +92,11 @@ def _stage(unit: str) -> str:
     return unit.partition(".")[0]
 
 
-def _elastic(specs: list[BlockSpec]) -> nn.Module:
+def _elastic(unit: Unit) -> nn.Module:
     """The elastic module for the specs that can stand at one position, all of one kind."""
-    module: nn.Module = _module_of(specs[0].kind).Elastic(specs)
+    specs = list(unit.specs())
+    sharing = {"kernel_transform": True} if unit.kernel_transform else {}
+    module: nn.Module = _module_of(specs[0].kind).Elastic(specs, **sharing)
     return module
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from elastic_nas.errors import ConfigError
 from elastic_nas.genotype import Dim, Dims
+from elastic_nas.specs.block import BlockSpec
 from elastic_nas.specs.conv import ConvSpec
 from elastic_nas.specs.head import HeadSpec
 from elastic_nas.specs.mbconv import MBConvSpec
@@ -21,7 +22,10 @@ ACTIVATIONS = ("relu", "hswish")
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of MBConvs: the choices of a row in the space's table."""
+    """One stage of MBConvs: the choices of a row in the space's table.
+
+    The activation is the trunk's, unless the stage has its own.
+    """
 
     stride: int
     widths: tuple[int, ...]
@@ -29,6 +33,7 @@ class Stage:
     kernels: tuple[int, ...]
     expands: tuple[int, ...]
     se: bool
+    activation: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Trunk:
         per_block: Kernel and expand are drawn per block; else per stage.
         squeeze_of: Squeeze width is a quarter of the block's ``input`` or ``expanded`` width.
         gate: Squeeze-excite's gate, ``sigmoid`` or ``hsigmoid``.
+        shortcut: Of the MBConvs: see `MBConvSpec`.
+        kernel_transform: Whether smaller kernels are learned functions of larger ones.
     """
 
     resolutions: tuple[int, ...]
@@ -57,6 +64,8 @@ class Trunk:
     squeeze_of: str
     activation: str
     gate: str
+    shortcut: str = "projected"
+    kernel_transform: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,14 +105,17 @@ class MobileSpace:
     def units(self) -> tuple[Unit, ...]:
         """Every position in the trunk, from stem to head."""
         at = {dim.name: position for position, dim in enumerate(self.dims)}
+        trunk = self.trunk
 
-        def unit(name: str, genes: tuple[str, ...], build: Callable[..., object]) -> Unit:
-            return Unit(name, tuple(at[gene] for gene in genes), self.dims, build)  # type: ignore[arg-type]
+        def unit(name: str, genes: tuple[str, ...], build: Callable[..., BlockSpec | None]) -> Unit:
+            places = tuple(at[gene] for gene in genes)
+            transformed = trunk.kernel_transform and name not in ("stem", "head")
+            return Unit(name, places, self.dims, build, kernel_transform=transformed)
 
-        return tuple(unit(*row) for row in _rows(self.trunk))
+        return tuple(unit(*row) for row in _rows(trunk))
 
 
-_Row = tuple[str, tuple[str, ...], Callable[..., object]]
+_Row = tuple[str, tuple[str, ...], Callable[..., BlockSpec | None]]
 
 
 def _rows(trunk: Trunk) -> Iterator[_Row]:
@@ -169,9 +181,9 @@ def _mbconv(
             stride=stage.stride if block == 1 else 1,
             se_ch=squeezed if stage.se else 0,
             expanded=expand != 1,
-            activation=trunk.activation,
+            activation=stage.activation or trunk.activation,
             gate=trunk.gate,
-            shortcut="projected",
+            shortcut=trunk.shortcut,
         )
 
     return build

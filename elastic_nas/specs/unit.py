@@ -16,13 +16,22 @@ class Unit:
         dims: All dims of the network.
         build: The block for the choices (not indices) of those genes, in that order; None
             where the child is not that deep.
+        kernel_transform: Smaller kernels are learned functions of larger ones, not their centres
+            alone. How weights are shared is no part of any block: a child bears no trace of it.
     """
 
     def __init__(
-        self, name: str, genes: tuple[int, ...], dims: Dims, build: Callable[..., BlockSpec | None]
+        self,
+        name: str,
+        genes: tuple[int, ...],
+        dims: Dims,
+        build: Callable[..., BlockSpec | None],
+        *,
+        kernel_transform: bool = False,
     ) -> None:
         self.name = name
         self.genes = genes
+        self.kernel_transform = kernel_transform
         self.sizes = tuple(len(dims[gene].choices) for gene in genes)
         self._choices = tuple(dims[gene].choices for gene in genes)
         self._build = build
