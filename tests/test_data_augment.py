@@ -1,6 +1,4 @@
-"""Augmentation."""
-
-from collections import Counter
+"""Augmentation: crops, flips, and which strong operations follow."""
 
 import numpy as np
 import pytest
@@ -9,7 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from elastic_nas.data import augment as augment_module
-from elastic_nas.data.augment import GREY, LARGEST_RATIO, OPERATIONS, Augment, crop_box
+from elastic_nas.data import policies
+from elastic_nas.data.augment import LARGEST_RATIO, STRONG, Augment, crop_box
 from elastic_nas.errors import DataError
 
 
@@ -19,12 +18,25 @@ def photo(width=40, height=32):
     return coarse.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def operation(position, strength, image=None):
-    return np.asarray(OPERATIONS[position](image or photo(), strength)).astype(int)
+SPACES = ("WIDE", "NARROW", "WITH_INVERT")
 
 
-def test_the_result_is_a_function_of_image_and_generator():
-    augment, image = Augment(flip=True), photo()
+def watch(monkeypatch):
+    """The list of (operation, strength) that are drawn from now on; none changes the image."""
+    drawn = []
+
+    def spy(name):
+        return lambda image, m: drawn.append((name, m)) or image
+
+    for space in SPACES:
+        spies = {name: spy(name) for name in getattr(policies, space)}
+        monkeypatch.setattr(policies, space, spies)
+    return drawn
+
+
+@pytest.mark.parametrize("strong", STRONG)
+def test_the_result_is_a_function_of_image_and_generator(strong):
+    augment, image = Augment(strong=strong, operations=5), photo()
     before = image.tobytes()
     results = [augment(image, 24, np.random.default_rng(seed)) for seed in (1, 1, 2)]
     assert results[0].shape == (24, 24, 3)
@@ -34,47 +46,81 @@ def test_the_result_is_a_function_of_image_and_generator():
     assert image.tobytes() == before
 
 
-def test_64_copies_of_one_image_receive_several_operations(monkeypatch):
-    drawn = Counter()
-
-    def spy(position, apply):
-        return lambda image, m: drawn.update([position]) or apply(image, m)
-
-    spies = tuple(spy(i, apply) for i, apply in enumerate(OPERATIONS))
-    monkeypatch.setattr(augment_module, "OPERATIONS", spies)
-    augment = Augment(crop_scale=(1.0, 1.0), flip=False)
-    batch = {augment(photo(32, 32), 32, np.random.default_rng(i)).tobytes() for i in range(64)}
-    assert len(drawn) >= 10
-    assert len(batch) > 40
+@pytest.mark.parametrize("strong", STRONG[1:])
+def test_64_copies_of_one_image_receive_several_operations(strong):
+    augment = Augment(crop_scale=(1.0, 1.0), flip=False, strong=strong)
+    image = photo(32, 32)
+    batch = {augment(image, 32, np.random.default_rng(i)).tobytes() for i in range(64)}
+    assert len(batch) > 15
 
 
-def test_all_operations_are_drawn_equally_often(monkeypatch):
-    drawn = Counter()
-    spies = tuple(lambda image, m, i=i: drawn.update([i]) or image for i in range(14))
-    monkeypatch.setattr(augment_module, "OPERATIONS", spies)
-    for seed in range(2800):
-        Augment(flip=False)(Image.new("RGB", (2, 2)), 2, np.random.default_rng(seed))
-    assert sorted(drawn) == list(range(14))
-    assert 140 < min(drawn.values()) <= max(drawn.values()) < 260
+ORDER = (
+    "Identity", "AutoContrast", "Equalize", "Rotate", "Solarize", "Color", "Posterize", "Contrast",
+    "Brightness", "Sharpness", "ShearX", "ShearY", "TranslateX", "TranslateY",
+)  # fmt: skip
+
+
+def test_trivial_draws_from_the_generator_as_it_always_did(monkeypatch):
+    """Trained runs can be repeated: 4 numbers for the crop, then flip, operation, strength."""
+    drawn, expected, image = watch(monkeypatch), [], photo()
+    for seed in range(200):
+        draws = np.random.default_rng(seed).random(7)
+        expected.append((ORDER[int(14 * draws[5])], 2 * draws[6] - 1))
+        Augment()(image, 4, np.random.default_rng(seed))
+    assert drawn == expected
+
+
+@pytest.mark.parametrize("strong", STRONG)
+def test_crop_and_flip_are_the_same_for_all_kinds(strong, monkeypatch):
+    watch(monkeypatch)
+    for seed in range(20):
+        images = [
+            Augment(strong=kind)(photo(), 16, np.random.default_rng(seed))
+            for kind in (strong, "none")
+        ]
+        np.testing.assert_array_equal(*images)
 
 
 def test_operation_strength_and_crop_are_drawn_apart(monkeypatch):
-    areas, operations, strengths = [], [], []
-
-    def apply(position):
-        return lambda image, m: operations.append(position) or strengths.append(m) or image
+    drawn, areas = watch(monkeypatch), []
 
     def box(size, scale, draws):
         areas.append(draws[0])
         return crop_box(size, scale, draws)
 
-    monkeypatch.setattr(augment_module, "OPERATIONS", (apply(0), apply(1)))
     monkeypatch.setattr(augment_module, "crop_box", box)
     for seed in range(500):
-        Augment(flip=False)(Image.new("RGB", (2, 2)), 2, np.random.default_rng(seed))
+        Augment()(Image.new("RGB", (2, 2)), 2, np.random.default_rng(seed))
+    operations, strengths = zip(*((ORDER.index(name), m) for name, m in drawn), strict=True)
     assert np.abs(np.corrcoef([areas, operations, strengths]) - np.eye(3)).max() < 0.15
     assert -1 <= min(strengths) < -0.95
     assert 0.95 < max(strengths) <= 1
+
+
+@pytest.mark.parametrize(
+    ("strong", "policy"), [("auto_imagenet", policies.IMAGENET), ("auto_cifar", policies.CIFAR)]
+)
+def test_auto_follows_the_policy_of_its_name(strong, policy, monkeypatch):
+    drawn = watch(monkeypatch)
+    image, seen = Image.new("RGB", (2, 2)), set()
+    for seed in range(1000):
+        drawn.clear()
+        Augment(strong=strong)(image, 2, np.random.default_rng(seed))
+        seen.add(tuple((name, round(9 * abs(m))) for name, m in drawn))
+    whole = {tuple((name, level) for name, _, level in steps) for steps in policy}
+    possible = whole | {steps[:1] for steps in whole} | {steps[1:] for steps in whole} | {()}
+    assert seen <= possible
+    assert len(seen & whole) >= len(whole) - 2  # two have a step of chance 0
+
+
+def test_rand_applies_as_many_operations_of_the_strength_as_were_asked_for(monkeypatch):
+    drawn = watch(monkeypatch)
+    Augment(strong="rand", magnitude=12, operations=7)(photo(), 8, np.random.default_rng(0))
+    assert len(drawn) == 7
+    assert {abs(m) for _, m in drawn} == {12 / 30}
+    drawn.clear()
+    Augment(strong="rand")(photo(), 8, np.random.default_rng(0))
+    assert [abs(m) for _, m in drawn] == [9 / 30] * 2
 
 
 def test_none_leaves_the_crop_alone():
@@ -127,53 +173,24 @@ def test_a_whole_image_crop_is_a_plain_resize():
     assert crop_box(image.size, (1.0, 1.0), middle) == (0, 0, 32, 32)
 
 
-def test_operations_without_strength_change_nothing():
-    """At strength 0: all but autocontrast, equalize and solarize, which have none or fear 0."""
-    original = np.asarray(photo()).astype(int)
-    for position in (0, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13):
-        assert np.abs(operation(position, 0.0) - original).max() <= 1, position
-
-
-@pytest.mark.parametrize("position", range(1, len(OPERATIONS)))
-def test_operations_of_full_strength_change_much(position):
-    dull = Image.eval(photo(), lambda value: 60 + value // 2)
-    strength = 0.5 if position == 4 else -1.0  # solarize spares all pixels at full strength
-    difference = operation(position, strength, dull) - np.asarray(dull).astype(int)
-    assert np.abs(difference).mean() > 0.3
-
-
-def test_strengths_are_the_papers():
-    grey = Image.new("RGB", (8, 8), (100, 100, 100))
-    assert operation(8, 1.0, grey).max() == 199  # brightness 1.99
-    assert operation(8, -1.0, grey).max() == 1  # brightness 0.01
-    assert operation(4, 0.0, grey).max() == 155  # solarize from 0 on
-    assert operation(4, 1.0, grey).max() == 100  # solarize from 256 on
-    assert operation(6, 1.0, grey).max() == 64  # 2 bits
-    assert operation(6, -0.5, grey).max() == 96  # 5 bits
-
-
-def test_moves_are_in_proportion_about_the_centre_and_fill_with_grey():
-    image = Image.new("RGB", (70, 70), "black")
-    image.paste((255, 255, 255), (34, 34, 36, 36))
-
-    def centre(position, strength):
-        rows, columns = np.nonzero(operation(position, strength, image)[..., 0] > 200)
-        return columns.mean() - 34.5, rows.mean() - 34.5
-
-    assert centre(12, 1.0) == (-10, 0)
-    assert centre(12, -1.0) == (10, 0)
-    assert centre(13, 0.5) == (0, -5)
-    for position in (3, 10, 11):
-        assert np.abs(centre(position, 0.3)).max() < 1
-        assert tuple(operation(position, 0.3, image)[0, 0]) == GREY
-
-
 @pytest.mark.parametrize("scale", [(0, 1), (0.5, 0.4), (0.5, 1.1)])
 def test_impossible_crops_are_refused(scale):
     with pytest.raises(DataError, match="crop_scale"):
-        Augment(crop_scale=scale, flip=True)
+        Augment(crop_scale=scale)
 
 
 def test_an_unknown_strong_augmentation_is_refused():
-    with pytest.raises(DataError, match="'trivial' or 'none', got 'auto'"):
-        Augment(flip=True, strong="auto")
+    known = "none, trivial, auto_imagenet, auto_cifar, rand"
+    with pytest.raises(DataError, match=f"strong must be one of {known}, got 'auto'"):
+        Augment(strong="auto")
+
+
+@pytest.mark.parametrize("magnitude", [-1, 31, 9.5])
+def test_impossible_magnitudes_are_refused(magnitude):
+    with pytest.raises(DataError, match=f"magnitude .* from 0 to 30, got {magnitude}"):
+        Augment(strong="rand", magnitude=magnitude)
+
+
+def test_no_operations_are_refused():
+    with pytest.raises(DataError, match=r"operations must be at least 1, got 0; strong='none'"):
+        Augment(strong="rand", operations=0)

@@ -63,7 +63,7 @@ class Mix:
         else:
             mixed_NCHW = _added(x_NCHW, share)
         one_hot_NK = F.one_hot(labels_N, classes).float()
-        return mixed_NCHW, torch.lerp(one_hot_NK.flip(0), one_hot_NK, share)
+        return mixed_NCHW, share * one_hot_NK + (1 - share) * one_hot_NK.flip(0)
 
 
 def _added(x_NCHW: Tensor, share: float) -> Tensor:
