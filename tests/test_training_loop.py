@@ -131,6 +131,18 @@ def test_gradients_are_clipped_by_norm_and_by_value(digits):
         torch.testing.assert_close(got, raw.clamp(-0.01, 0.01))
 
 
+@pytest.mark.parametrize("augment", [
+    {"strong": "rand", "mixup": 0.2, "cutmix": 1.0}, {"strong": "auto_cifar"}, {"mixup": 0.2},
+])  # fmt: skip
+def test_augmented_trainings_are_reproducible_and_differ(digits, tmp_path, augment):
+    changes = {"augment": AugmentConfig(**augment), "steps": 2, "accumulate": 2}
+    one = trained(digits, tmp_path / "a", **changes)
+    same = trained(digits, tmp_path / "b", **changes)
+    plain = trained(digits, tmp_path / "c", steps=2, accumulate=2)
+    assert equal(weights(one.supernet), weights(same.supernet))
+    assert not equal(weights(one.supernet), weights(plain.supernet))
+
+
 def test_batches_that_cannot_be_cut_are_refused(digits):
     with pytest.raises(ConfigError, match="cannot be cut into 3 equal parts"):
         Trainer(NETWORK, digits, config(accumulate=3), 0)

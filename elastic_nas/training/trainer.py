@@ -6,12 +6,14 @@ import time
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from elastic_nas.config import TrainConfig
 from elastic_nas.data.augment import Augment
 from elastic_nas.data.dataset import Dataset
+from elastic_nas.data.mix import Mix
 from elastic_nas.data.stream import TrainStream
 from elastic_nas.errors import ConfigError
 from elastic_nas.genotype import Genotype
@@ -70,11 +72,15 @@ class Trainer:
             crop_scale=(config.augment.crop_scale, 1.0),
             flip=data.flip,
             strong=config.augment.strong,
+            magnitude=config.augment.magnitude,
+            operations=config.augment.operations,
         )
         resolution = network.dims[0].choices[-1]
         self.stream = TrainStream(
             data.train, augment, resolution, config.batch_size, seed, config.workers
         )
+        mix = Mix(config.augment.mixup, config.augment.cutmix)
+        self._mix = mix if mix.mixup or mix.cutmix else None
         self.sampler = Sampler(network, config, seed)
         regularisation = Regularisation(
             config.label_smoothing,
@@ -121,6 +127,9 @@ class Trainer:
         preprocess = self.data.preprocess
         x = normalise(x_NCHW.to(self.device, non_blocking=True), preprocess.mean, preprocess.std)
         targets = labels_N.to(self.device, non_blocking=True)
+        if self._mix is not None:
+            rng = np.random.default_rng((2, self.seed, step))
+            return self._mix(x, targets, self.network.classes, rng)
         return x, targets
 
     def _gradients(self, step: int, x_NCHW: Tensor, targets: Tensor) -> Tensor:
