@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elastic_nas import facts, texts
+from elastic_nas import cli_import, facts, texts
 from elastic_nas._version import __version__
 from elastic_nas.budgets import Budgets
 from elastic_nas.errors import ConfigError
@@ -15,6 +15,7 @@ from elastic_nas.guard import guarded
 from elastic_nas.options import (
     Child,
     Classes,
+    Data,
     Device,
     Epochs,
     Evaluations,
@@ -24,6 +25,7 @@ from elastic_nas.options import (
     Minutes,
     Params,
     Run,
+    Settings,
     Size,
     SpaceName,
     Strategy,
@@ -74,17 +76,12 @@ def train(
         str | None,
         typer.Argument(metavar="RUN.yaml", help="A run file, or a recipe: digits, small_data."),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(metavar="DIR", help="A folder of class folders, or digits.")
-    ] = None,
+    data: Data = None,
     space: SpaceName = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The run folder; default: runs/NAME.")
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key; may be repeated."),
-    ] = None,
+    settings: Settings = None,
     epochs: Epochs = None,
     minutes: Minutes = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
@@ -100,6 +97,9 @@ def train(
     config, folder = facts.train_config(run_file, data, out, changes, resume=resume)
     pipeline.train(config, folder, resume=resume)
     typer.echo(texts.after_training(folder))
+
+
+command(cli_import.import_ofa)
 
 
 @command

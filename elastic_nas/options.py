@@ -33,6 +33,13 @@ SpaceName = Annotated[
         help="With options, such as tiny:size=32; or ./mine.py, a Python file, which is executed.",
     ),
 ]
+Data = Annotated[
+    str | None, typer.Option(metavar="DIR", help="A folder of class folders, or digits.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key; may be repeated."),
+]
 Epochs = Annotated[
     int | None, typer.Option(metavar="N", help="Length: passes over the images, in all.")
 ]

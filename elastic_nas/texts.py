@@ -46,11 +46,11 @@ def how_to_go_on(name: str, arguments: dict[str, Any]) -> str:
     return f"Go on with: elastic-nas train --out {quote(str(folder))} --resume"
 
 
-def after_training(folder: Path) -> str:
+def after_training(folder: Path, done: str = "trained") -> str:
     """The next steps."""
     device, run = "local-ort-1t", quote(str(folder))
     return (
-        f"trained: {folder}\nNext:\n  elastic-nas profile {device} --run {run}\n"
+        f"{done}: {folder}\nNext:\n  elastic-nas profile {device} --run {run}\n"
         f"  elastic-nas search {run} --device {device}\n"
         f"  elastic-nas export {run} --device {device} --latency 5ms"
     )

@@ -22,8 +22,8 @@ FLOORS = (
     {"nn", "data"},
     {"spaces", "tasks", "runtimes", "strategies", "network", "measure", "additive", "runs"},
     {"training", "latency", "search", "export", "query"},
-    {"targets", "pipeline", "resume", "candidates", "delivery", "pictures", "report"},
-    {"facts", "texts", "api", "demo", "guard", "options", "cli", "__main__", ""},
+    {"targets", "pipeline", "resume", "candidates", "delivery", "pictures", "report", "import_ofa"},
+    {"facts", "texts", "api", "demo", "guard", "options", "cli", "cli_import", "__main__", ""},
 )  # fmt: skip
 """Parts of the package, the lowest first; "" is the package itself, which imports lazily."""
 
@@ -147,7 +147,9 @@ def test_nothing_unsafe_and_no_error_without_a_message(path):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = {alias.name for alias in node.names} | {getattr(node, "module", "")}
             assert not names & {"pickle", "marshal", "shelve", "dill", "joblib"}, where
-        assert called(node) not in ("eval", "exec", "os.system", "torch.load"), where
+        assert called(node) not in ("eval", "exec", "os.system"), where
+        if called(node) == "torch.load":
+            assert "weights_only=True" in ast.unparse(node), where
         if called(node) == "yaml.load":
             assert re.search(r"Loader=_(Strict)?Loader\b", ast.unparse(node)), where
         if called(node).endswith(("np.load", "numpy.load")):
