@@ -1,17 +1,17 @@
 """A data set: labelled images in three splits, and how they are resized and normalised."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from elastic_nas.data.folder import Found, find
+from elastic_nas.data.folder import find
+from elastic_nas.data.hub import find_on_hub
 from elastic_nas.data.images import in_parallel, shrink
 from elastic_nas.data.preprocess import Preprocess
-from elastic_nas.data.split import ArrayImages, FileImages, Split
+from elastic_nas.data.shard_source import find_shards
+from elastic_nas.data.split import ArrayImages, FileImages, Part, Source, Split
 from elastic_nas.data.stratify import stratified
 from elastic_nas.errors import DataError
 
@@ -37,7 +37,7 @@ class Dataset:
     """Labelled images for training, search and the final test.
 
     Attributes:
-        name: ``digits``, or the folder's name.
+        name: ``digits``, or that of the folder, the data file or the data set on the hub.
         labels: Class names in the order of their indices, sorted.
         train: What the supernet learns from.
         validation: What the search selects on; never trained on.
@@ -61,17 +61,30 @@ def load_dataset(source: str, seed: int = 0) -> Dataset:
     """The data set that `source` names, split the same way on every machine.
 
     Args:
-        source: ``digits`` (scikit-learn's 1,797 scans of 8x8 pixels; write ``./digits`` for a
-            folder of that name), or a folder. The folder holds class folders, which are split
-            70 / 15 / 15, or ``train/`` with ``val/`` and ``test/``, each with class folders. One
-            of the two alone is the test split, and search-validation is split off ``train/``.
+        source: One of
+
+            - ``digits``: scikit-learn's 1,797 scans of 8x8 pixels (write ``./digits`` for a folder
+              of that name);
+            - a folder that holds class folders, or ``train/`` with ``val/`` and ``test/``, each
+              with class folders;
+            - a folder that holds tar shards, ``train-*.tar`` with ``val-*.tar`` and ``test-*.tar``;
+            - a data file (``.yaml``) that lists shards, local ones or URLs;
+            - ``hf:NAME``, ``hf:NAME:CONFIG`` or ``hf:/path``, a Hugging Face data set.
+
+            One part alone is split 70 / 15 / 15. Where ``val`` or ``test`` is missing, the other
+            one is the test split, and search-validation is split off ``train``.
         seed: Of the split.
 
     Raises:
-        UnknownName: There is no such folder.
+        UnknownName: There is no such folder or data set.
+        ConfigError: A data file is no YAML; an extra is not installed.
         DataError: The images cannot be read or split.
     """
-    return _digits(seed) if source == "digits" else _from_folder(source, seed)
+    if source == "digits":
+        return _digits(seed)
+    found = find_on_hub(source) or find_shards(source) or _folder(source)
+    _check_classes(found)
+    return _dataset(found.name, found.classes, _splits(found, seed), flip=True)
 
 
 def _digits(seed: int) -> Dataset:
@@ -83,68 +96,80 @@ def _digits(seed: int) -> Dataset:
     images = ArrayImages(np.repeat(pixels_NHW[..., None], 3, axis=3))
     labels = digits.target.astype(np.int64)
     names = [str(index) for index in range(len(labels))]
-    splits = _split(names, labels, images, SHARES_DIGITS, seed)
+    splits = _split(Part(names, labels, images), SHARES_DIGITS, seed)
     classes = tuple(str(name) for name in digits.target_names)
     return _dataset("digits", classes, splits, flip=False)
 
 
-def _from_folder(source: str, seed: int) -> Dataset:
-    root, parts = find(source)
-    if "all" in parts:
-        found = parts["all"]
-        _check_counts(root, found, least=3)
-        splits = _split_found(root, found, SHARES_ALONE, seed)
-    else:
-        splits = _given_splits(root, parts, seed)
-    return _dataset(root.resolve().name, next(iter(parts.values())).classes, splits, flip=True)
+def _folder(source: str) -> Source:
+    root, found = find(source)
+    parts = {
+        name: Part(
+            part.names,
+            np.array(part.labels, dtype=np.int64),
+            FileImages(root, part.names, part.sizes),
+        )
+        for name, part in found.items()
+    }
+    classes = next(iter(found.values())).classes
+    return Source(root.resolve().name, str(root), classes, parts)
 
 
-def _given_splits(root: Path, parts: dict[str, Found], seed: int) -> dict[str, Split]:
+def _check_classes(source: Source) -> None:
+    """Refuse a class that cannot be learned, and a classifier without a choice."""
+    first, *others = source.parts
+    images = np.bincount(source.parts[first].labels, minlength=len(source.classes))
+    for other in others:
+        missing = np.flatnonzero(images[source.parts[other].labels] == 0)
+        if len(missing):
+            row, part = int(missing[0]), source.parts[other]
+            raise DataError(
+                f"the class {source.classes[part.labels[row]]!r} is in {other} but not in {first} "
+                f"of {source.place!r}: {part.where(row)!r} is of it. It cannot be learned."
+            )
+    if not images.all():
+        name = source.classes[int(np.argmin(images))]
+        raise DataError(
+            f"the class {name!r} of {source.place!r} has no images in {first}. Add some, or take "
+            "it from the classes; labels count from 0 without gaps."
+        )
+    if len(images) < 2:
+        raise DataError(
+            f"{source.place!r} has only one class, {source.classes[0]!r}; a classifier needs at "
+            "least two."
+        )
+
+
+def _splits(source: Source, seed: int) -> dict[str, Split]:
+    parts = source.parts
+    if len(parts) == 1:
+        (part,) = parts.values()
+        _check_counts(source, part, least=3)
+        return _split(part, SHARES_ALONE, seed)
     train = parts["train"]
-    test = parts.get("test") or parts["val"]
-    tested = {"test": _whole("test", root, test)}
+    tested = {"test": (parts.get("test") or parts["val"]).whole("test")}
     if len(parts) == 3:
-        validation = _whole("search-validation", root, parts["val"])
-        return {"train": _whole("train", root, train), "search-validation": validation, **tested}
-    _check_counts(root, train, least=2)
-    share = min(SHARE_OF_TRAIN, MOST_VALIDATION / len(train.names))
-    return {**_split_found(root, train, {"search-validation": share}, seed), **tested}
+        validation = parts["val"].whole("search-validation")
+        return {"train": train.whole("train"), "search-validation": validation, **tested}
+    _check_counts(source, train, least=2)
+    share = min(SHARE_OF_TRAIN, MOST_VALIDATION / len(train.labels))
+    return {**_split(train, {"search-validation": share}, seed), **tested}
 
 
-def _check_counts(root: Path, found: Found, least: int) -> None:
-    counts = np.bincount(found.labels)
-    for name, count in zip(found.classes, counts, strict=True):
+def _check_counts(source: Source, part: Part, least: int) -> None:
+    for name, count in zip(source.classes, np.bincount(part.labels), strict=True):
         if count < least:
             raise DataError(
-                f"the class {name!r} in {str(root)!r} has {count} of the {least} images or more "
-                "that it takes to have one in each split. Add images, or remove the class folder."
+                f"the class {name!r} in {source.place!r} has {count} of the {least} images or more "
+                "that it takes to have one in each split. Add images, or remove the class."
             )
 
 
-def _whole(name: str, root: Path, found: Found) -> Split:
-    return Split(name, _labels(found), FileImages(root, found.names, found.sizes))
-
-
-def _labels(found: Found) -> NDArray[np.int64]:
-    return np.array(found.labels, dtype=np.int64)
-
-
-def _split_found(root: Path, found: Found, shares: dict[str, float], seed: int) -> dict[str, Split]:
-    images = FileImages(root, found.names, found.sizes)
-    return _split(found.names, _labels(found), images, shares, seed)
-
-
-def _split(
-    names: Sequence[str],
-    labels: NDArray[np.int64],
-    images: ArrayImages | FileImages,
-    shares: dict[str, float],
-    seed: int,
-) -> dict[str, Split]:
+def _split(part: Part, shares: dict[str, float], seed: int) -> dict[str, Split]:
     """One split for each share, and ``train`` of the rest."""
-    rows = stratified(names, labels, list(shares.values()), seed)
-    parts = zip([*shares, "train"], rows, strict=True)
-    return {name: Split(name, labels[part], images, part) for name, part in parts}
+    rows = stratified(part.names, part.labels, list(shares.values()), seed)
+    chosen = zip([*shares, "train"], rows, strict=True)
+    return {name: Split(name, part.labels[of], part.images, of) for name, of in chosen}
 
 
 def _dataset(

@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -58,15 +59,19 @@ class _Quiet:
 _quiet = _Quiet()
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: Path | str, content: bytes | None = None) -> Image.Image:
     """The image in a file: RGB, upright by its EXIF orientation, transparency on white.
+
+    Args:
+        path: Of the file; of an image that lies elsewhere, what it is called in messages.
+        content: The bytes of an image that lies elsewhere.
 
     Raises:
         DataError: The file is missing, damaged, no image, of floating-point pixels, or larger than
             Pillow's limit against decompression bombs.
     """
     try:
-        with _quiet, Image.open(path) as image:
+        with _quiet, Image.open(path if content is None else BytesIO(content)) as image:
             return _rgb(_upright(image))
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged bytes
         raise DataError(

@@ -1,6 +1,6 @@
 """A split: labelled images that training, search or the final test may look at."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -13,6 +13,7 @@ from PIL import Image
 
 from elastic_nas.data.images import in_parallel, read_image
 from elastic_nas.data.preprocess import Preprocess
+from elastic_nas.data.shards import MUCH, ShardImages
 
 CACHE_BYTES = 2_000_000_000
 """Of deployed images kept in memory by one split."""
@@ -101,6 +102,20 @@ class Split:
         return self._images.read(int(self._rows[index]))
 
     @cached_property
+    def shards(self) -> NDArray[np.int64] | None:
+        """The shard of each image, (n,), where images lie in shards; else None."""
+        return self._images.shard_of(self._rows) if isinstance(self._images, ShardImages) else None
+
+    def fetch(self, indices: NDArray[np.int64]) -> None:
+        """See that the shards of these images are on this machine, if they lie in shards.
+
+        Raises:
+            DataError: A shard cannot be fetched.
+        """
+        if isinstance(self._images, ShardImages):
+            self._images.fetch(self._rows[indices])
+
+    @cached_property
     def sha256(self) -> str:
         """Hex hash of the labels and of each image's pixels, or of its file's name and size."""
         digest = sha256()
@@ -132,6 +147,8 @@ class Split:
 
     def _deploy(self, preprocess: Preprocess, resolution: int) -> NDArray[np.uint8]:
         images_NCHW = np.empty((len(self), 3, resolution, resolution), dtype=np.uint8)
+        if isinstance(self._images, ShardImages):
+            self._images.fetch(self._rows, MUCH)
 
         def fill(index: int) -> None:
             pixels_HWC = preprocess.deploy(self.image(index), resolution)
@@ -139,3 +156,45 @@ class Split:
 
         in_parallel(fill, range(len(self)), f"Resizing {self.name} images to {resolution} px")
         return images_NCHW
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Labelled images of a source: all of them, or those for training, validation or testing.
+
+    Attributes:
+        names: One an image; a split is drawn by them.
+        labels: Class indices, (n,).
+        images: The images.
+    """
+
+    names: Iterable[str]
+    labels: NDArray[np.int64]
+    images: Images
+
+    def whole(self, name: str) -> Split:
+        """All of it as one split."""
+        return Split(name, self.labels, self.images)
+
+    def where(self, row: int) -> str:
+        """What an image is called in messages."""
+        if isinstance(self.images, ShardImages):
+            return self.images.member(row)
+        return f"image {row}"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """The images that a source holds, as it parts them.
+
+    Attributes:
+        name: Of the data set.
+        place: Where it lies, for messages.
+        classes: Names, by label.
+        parts: ``all``; or ``train`` alone or with ``val``, ``test`` or both.
+    """
+
+    name: str
+    place: str
+    classes: tuple[str, ...]
+    parts: dict[str, Part]

@@ -1,6 +1,6 @@
 """Splitting by class, the same on every machine."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 def stratified(
-    names: Sequence[str], labels: NDArray[np.int64], shares: Sequence[float], seed: int
+    names: Iterable[str], labels: NDArray[np.int64], shares: Sequence[float], seed: int
 ) -> list[NDArray[np.int64]]:
     """Disjoint indices for each share, then for the rest, each ascending.
 
@@ -17,7 +17,7 @@ def stratified(
     nor on a library's generator, and new files hardly move the old ones.
 
     Args:
-        names: One a image, unique.
+        names: One an image, unique.
         labels: Class indices, (n,); each class has more images than there are shares.
         shares: Fractions of each class, above 0, with a sum below 1.
         seed: Another seed, another split.

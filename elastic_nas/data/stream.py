@@ -4,19 +4,22 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from elastic_nas import progress
+from elastic_nas.data.ahead import fetching_ahead
 from elastic_nas.data.augment import LARGEST_RATIO, Augment
 from elastic_nas.data.images import in_parallel, shrink
+from elastic_nas.data.order import Order
 from elastic_nas.data.split import Split
 from elastic_nas.errors import DataError
 
@@ -29,11 +32,12 @@ Batch = tuple[Tensor, Tensor]
 class TrainStream:
     """Augmented training images, shuffled anew in every epoch; the last part of a batch is dropped.
 
-    The batch of a step depends on the seed and the step alone: neither on the steps before it nor
-    on the number of workers. So a run resumes exactly, in mid-epoch, too.
+    The batch of a step depends on the seed, the step and the rank alone: neither on the steps
+    before it nor on the number of workers. So a run resumes exactly, in mid-epoch, too.
 
     Attributes:
-        steps_per_epoch: At least 1: a split smaller than a batch is repeated to fill one.
+        steps_per_epoch: At least 1: a split smaller than a batch is repeated to fill one. The same
+            on all ranks.
     """
 
     def __init__(
@@ -44,6 +48,9 @@ class TrainStream:
         batch_size: int,
         seed: int,
         workers: int = 0,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         """A stream over `split`.
 
@@ -51,14 +58,26 @@ class TrainStream:
             split: What to train on.
             augment: What each image goes through.
             resolution: Of the batches, in pixels.
-            batch_size: Images a step.
+            batch_size: Images a step, over all ranks; a multiple of `ranks`.
             seed: Of order and augmentation.
             workers: Processes that prepare batches; 0 prepares them in this one.
+            rank: Which of the processes that train together this is.
+            ranks: Their number.
+
+        Raises:
+            DataError: There are more ranks than images.
         """
-        self._batches = _Batches(split, augment, resolution, batch_size, seed)
-        self.steps_per_epoch = self._batches.steps_per_epoch
+        assert batch_size % ranks == 0 <= rank < ranks
+        if len(split) < ranks:
+            raise DataError(
+                f"{ranks:,} processes cannot share {len(split):,} {split.name} images; start as "
+                "many processes as there are images, or fewer."
+            )
+        order = Order(len(split), batch_size, seed, split.shards, rank=rank, ranks=ranks)
+        self._batches = _Batches(split, augment, resolution, order, seed)
+        self.steps_per_epoch = order.steps_per_epoch
         self._workers = min(workers, _usable_cpus())  # torch warns of more
-        if len(split) < batch_size:
+        if len(split) < batch_size and rank == 0:
             progress.say(
                 f"The {len(split):,} {split.name} images are repeated to fill a batch of "
                 f"{batch_size:,}."
@@ -68,10 +87,11 @@ class TrainStream:
         """The batches of steps `first_step` to `last_step` - 1.
 
         Yields:
-            Images, uint8 (N, 3, resolution, resolution), contiguous; labels, int64 (N,).
+            Images, uint8 (N, 3, resolution, resolution), contiguous; labels, int64 (N,); N is this
+            rank's share of the batch size.
 
         Raises:
-            DataError: An image cannot be read.
+            DataError: An image cannot be read; a worker died.
         """
         forked = self._workers > 0 and sys.platform == "linux"
         if forked or self._workers == 0:  # what else starts processes would copy the images
@@ -85,17 +105,51 @@ class TrainStream:
             multiprocessing_context=multiprocessing.get_context("fork") if forked else None,
             worker_init_fn=_leave_signals_to_parent,
         )
-        with warnings.catch_warnings():
+        steps = range(first_step, last_step)
+        with warnings.catch_warnings(), _deaths_told_in_turn():
             # Python 3.12 warns of forks beside threads; the workers touch none of torch's.
             warnings.simplefilter("ignore", DeprecationWarning)
             prepared = iter(loader)
         try:
-            for batch in prepared:
-                if isinstance(batch, DataError):
-                    raise batch
-                yield batch
+            with fetching_ahead(self._batches.split, self._batches.order, steps) as reached:
+                for step in steps:
+                    reached(step)
+                    batch = _next(prepared)
+                    if isinstance(batch, DataError):
+                        raise batch
+                    yield batch
         finally:
             del prepared  # ends the workers now, even while a traceback keeps this frame
+
+
+def _next(prepared: Iterator[Batch | DataError]) -> Batch | DataError:
+    """The next batch, or why there is none."""
+    try:
+        return next(prepared)
+    except (RuntimeError, OSError, EOFError) as error:
+        # Torch has no class of its own for this; the others come where a batch was on its way.
+        if isinstance(error, RuntimeError) and "exited unexpectedly" not in str(error):
+            raise
+        return DataError(
+            "a process that prepares images has died; mostly, memory has run out, or shared memory "
+            "(/dev/shm). Set train.workers lower and go on with --resume."
+        )
+
+
+@contextmanager
+def _deaths_told_in_turn() -> Iterator[None]:
+    """Keep torch from raising an error at any point of the program when a worker dies.
+
+    It does so in the handler of a signal; without that it notices when a batch is asked for.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _leave_signals_to_parent(worker: int) -> None:
@@ -114,38 +168,28 @@ class _Batches(Dataset[Batch | DataError]):
     """Item s is the batch of step s, or why there is none (an exception would lose its words)."""
 
     def __init__(
-        self, split: Split, augment: Augment, resolution: int, batch_size: int, seed: int
+        self, split: Split, augment: Augment, resolution: int, order: Order, seed: int
     ) -> None:
-        self._split, self._augment, self._resolution = split, augment, resolution
-        self._batch_size, self._seed = batch_size, seed
-        self.steps_per_epoch = max(1, len(split) // batch_size)
-        self._order = (-1, np.empty(0, dtype=np.int64))  # of which epoch
+        self.split, self.order = split, order
+        self._augment, self._resolution, self._seed = augment, resolution, seed
         self._decoded: list[Image.Image] = []
 
     def __getitem__(self, step: int) -> Batch | DataError:
-        epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
-        start = step_of_epoch * self._batch_size
-        places = range(start, start + self._batch_size)
-        shape = (self._batch_size, self._resolution, self._resolution, 3)
+        epoch, indices, copies = self.order.of_step(step)
+        shape = (len(indices), self._resolution, self._resolution, 3)
         images_NHWC = np.empty(shape, dtype=np.uint8)
-        order = self._order_of(epoch)
-        indices = order[np.arange(start, places.stop) % len(order)]
         try:
-            for row, (place, index) in enumerate(zip(places, indices.tolist(), strict=True)):
+            if not self._decoded:
+                self.split.fetch(indices)
+            pairs = zip(indices.tolist(), copies.tolist(), strict=True)
+            for row, (index, copy) in enumerate(pairs):
                 # The copies of an image in one epoch are augmented apart.
-                copy = place // len(order)
                 rng = np.random.default_rng((1, self._seed, epoch, copy, index))
                 images_NHWC[row] = self._augment(self._image(index), self._resolution, rng)
         except DataError as error:
             return error
         x_NCHW = torch.from_numpy(np.ascontiguousarray(images_NHWC.transpose(0, 3, 1, 2)))
-        return x_NCHW, torch.from_numpy(self._split.labels[indices])
-
-    def _order_of(self, epoch: int) -> NDArray[np.int64]:
-        if self._order[0] != epoch:
-            rng = np.random.default_rng((0, self._seed, epoch))
-            self._order = (epoch, rng.permutation(len(self._split)))
-        return self._order[1]
+        return x_NCHW, torch.from_numpy(self.split.labels[indices])
 
     def _image(self, index: int) -> Image.Image:
         return self._decoded[index] if self._decoded else self._decode(index)
@@ -153,15 +197,16 @@ class _Batches(Dataset[Batch | DataError]):
     def _decode(self, index: int) -> Image.Image:
         """The image, no larger than needed: the smallest crop's shorter side is the resolution."""
         part = self._augment.crop_scale[0] / LARGEST_RATIO
-        return shrink(self._split.image(index), int(np.ceil(self._resolution / part**0.5)))
+        return shrink(self.split.image(index), int(np.ceil(self._resolution / part**0.5)))
 
     def fill_cache(self) -> None:
         """Decode all images, where they fit into memory: judged by 100 of them."""
         if self._decoded:
             return
-        count = len(self._split)
+        count = len(self.split)
         sample = [self._decode(count * k // 100) for k in range(100)] if count > 100 else []
         # Pillow keeps 4 bytes a pixel, and about 1 KB an image.
         sizes = [4 * image.width * image.height + 1000 for image in sample]
         if not sizes or float(np.mean(sizes)) * count <= CACHE_BYTES:
+            self.split.fetch(np.arange(count))
             self._decoded = in_parallel(self._decode, range(count), "Decoding training images")

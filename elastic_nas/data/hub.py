@@ -1,0 +1,147 @@
+"""Hugging Face data sets: from the hub, or as saved on this machine."""
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from elastic_nas import progress
+from elastic_nas.data.folder import PARTS
+from elastic_nas.data.images import read_image
+from elastic_nas.data.split import Part, Source
+from elastic_nas.errors import ConfigError, DataError, UnknownName
+
+PREFIX = "hf:"
+
+
+@dataclass(frozen=True, eq=False)
+class HubImages:
+    """A column of images, undecoded.
+
+    Attributes:
+        name: Of the data set and its part, for messages.
+        rows: Give ``{column: {"bytes": ..., "path": ...}}``.
+        column: With the images.
+    """
+
+    name: str
+    rows: Sequence[Mapping[str, Any]]
+    column: str
+
+    def read(self, index: int) -> Image.Image:
+        """One image, RGB.
+
+        Raises:
+            DataError: It is missing or damaged.
+        """
+        cell = self.rows[index][self.column]
+        if cell is None:
+            raise DataError(f"row {index} of {self.name} has no image. Leave such rows out.")
+        if cell["bytes"] is None:
+            return read_image(Path(cell["path"]))
+        return read_image(f"row {index} of {self.name}", cell["bytes"])
+
+    def identity(self, index: int) -> bytes:
+        """What tells whether it is the same image as before: its bytes, or its file's path."""
+        cell = self.rows[index][self.column] or {"bytes": b""}
+        return cell["bytes"] if cell["bytes"] is not None else str(cell["path"]).encode()
+
+
+def find_on_hub(source: str) -> Source | None:
+    """The data set that ``hf:NAME``, ``hf:NAME:CONFIG`` or ``hf:/path`` names; None of others.
+
+    Raises:
+        ConfigError: The extra ``hub`` is not installed.
+        UnknownName: There is no such data set.
+        DataError: It has no columns of images and labels, or several of a kind.
+    """
+    if not source.startswith(PREFIX):
+        return None
+    name = source.removeprefix(PREFIX)
+    loaded = _loaded(name)
+    given = loaded if isinstance(loaded, Mapping) else {"all": loaded}
+    parts = {PARTS.get(key.lower(), key): data for key, data in given.items()}
+    known = {key: parts[key] for key in ("all", "train", "val", "test") if key in parts}
+    if not known.keys() & {"all", "train"}:
+        raise DataError(f"{source!r} has no part 'train'; it has {', '.join(given)}.")
+    first = next(iter(known.values()))
+    image, label = (_column(first, kind, source) for kind in ("Image", "ClassLabel"))
+    classes = tuple(first.features[label].names)
+    made = {key: _part(f"{key} of {source}", data, image, label) for key, data in known.items()}
+    labelled = {key: part for key, part in made.items() if (part.labels >= 0).all()}
+    if unlabelled := made.keys() - labelled.keys():
+        _say_unlabelled(unlabelled, labelled, source)
+    return Source(name.rstrip("/").rpartition("/")[2], source, classes, labelled)
+
+
+def _say_unlabelled(parts: Set[str], labelled: dict[str, Part], source: str) -> None:
+    if not labelled.keys() & {"all", "train"}:
+        raise DataError(f"the training images of {source!r} have no labels.")
+    progress.say(f"The part {' and '.join(sorted(parts))} of {source} has no labels: left out.")
+
+
+def _loaded(name: str) -> Any:
+    """A `datasets.Dataset`, or a mapping of them."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise ConfigError(
+            f"{PREFIX}{name} needs Hugging Face's library 'datasets', which is not installed. "
+            "Install it with: pip install 'elastic-nas[hub]'"
+        ) from error
+    try:
+        if name.startswith(("/", "./", "../", "~")):
+            return datasets.load_from_disk(str(Path(name).expanduser()))
+        path, _, config = name.partition(":")
+        return datasets.load_dataset(path, config or None)
+    except FileNotFoundError as error:
+        raise UnknownName(
+            f"no data set is called {PREFIX}{name}: {error}. Write hf:NAME or hf:NAME:CONFIG for "
+            "one of https://huggingface.co/datasets, hf:/path for one saved with save_to_disk."
+        ) from error
+    except Exception as error:  # the library raises nearly anything where a download fails
+        raise DataError(
+            f"cannot load {PREFIX}{name}: {str(error) or type(error).__name__}"
+        ) from error
+
+
+def _column(data: Any, kind: str, source: str) -> str:
+    columns = [name for name, feature in data.features.items() if type(feature).__name__ == kind]
+    if len(columns) == 1:
+        return str(columns[0])
+    what = ", ".join(f"{name} ({type(of).__name__})" for name, of in data.features.items())
+    raise DataError(
+        f"{source!r} has {len(columns) or 'no'} columns of type {kind} ({what}); it takes one. "
+        "Change it in Python (cast_column, remove_columns), save it with save_to_disk, and use "
+        "hf:/path."
+    )
+
+
+def _part(name: str, data: Any, image: str, label: str) -> Part:
+    import datasets
+
+    if not {image, label} <= set(data.features):
+        raise DataError(f"{name} lacks the column {image!r} or {label!r} that other parts have.")
+    labels = _labels(name, data, label)
+    rows = data.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+    names: Iterable[str] = map(str, range(len(labels)))
+    return Part(names, labels, HubImages(name, rows, image))
+
+
+def _labels(name: str, data: Any, label: str) -> NDArray[np.int64]:
+    """Of all rows, (n,); -1 in all of them says that a part is not labelled."""
+    given = data.select_columns([label]).with_format("arrow")[:].column(label)
+    labels: NDArray[np.int64] = given.fill_null(-1).to_numpy().astype(np.int64)
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(data.features[label].names)))
+    if len(labels) == 0:
+        raise DataError(f"{name} is empty.")
+    if len(wrong) and not (labels == -1).all():
+        raise DataError(
+            f"the label of row {wrong[0]} of {name} is {labels[wrong[0]]}, which is none of the "
+            f"{len(data.features[label].names):,} classes. Leave such rows out."
+        )
+    return labels

@@ -1,0 +1,396 @@
+"""Tar shards: what is read from them, and what is wrong with some."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from made_shards import pixels, png, samples, write_shards, write_tar
+from PIL import Image
+
+from elastic_nas.data import index as index_module
+from elastic_nas.data.data_file import expanded
+from elastic_nas.data.dataset import load_dataset
+from elastic_nas.data.images import read_image
+from elastic_nas.data.index import read_index
+from elastic_nas.data.preprocess import Preprocess
+from elastic_nas.errors import ConfigError, DataError
+from elastic_nas.files import user_folder
+
+
+def index(path):
+    with path.open("rb") as file:
+        return read_index(file, path.name)
+
+
+def assert_images(split, numbers):
+    """The images that `pixels` makes of these numbers, in any order, with their labels."""
+    found = {split.image(i).tobytes(): int(split.labels[i]) for i in range(len(split))}
+    assert found == {pixels(n).tobytes(): n % 3 for n in numbers}
+
+
+@pytest.fixture
+def shards(tmp_path):
+    folder = tmp_path / "set"
+    write_shards(folder, "train", [20, 15, 25])
+    write_shards(folder, "val", [6, 3], first=100)
+    write_shards(folder, "test", [9], first=200)
+    return folder
+
+
+def test_a_folder_of_shards_is_a_data_set(shards):
+    dataset = load_dataset(str(shards))
+    assert dataset.name == "set"
+    assert dataset.labels == ("0", "1", "2")
+    assert dataset.flip
+    assert dataset.typical_size == 12
+    assert_images(dataset.train, range(60))
+    assert_images(dataset.validation, range(100, 109))
+    assert_images(dataset.test, range(200, 209))
+    assert dataset.train.shards.tolist() == [0] * 20 + [1] * 15 + [2] * 25
+
+
+def test_missing_parts_are_split_off_as_those_of_folders(shards):
+    for path in shards.glob("test-*"):
+        path.unlink()
+    dataset = load_dataset(str(shards))
+    assert_images(dataset.test, range(100, 109))
+    assert (len(dataset.train), len(dataset.validation)) == (54, 6)
+    numbers = set(range(60)) - set(shown(dataset.train))
+    assert_images(dataset.validation, numbers)
+    for path in shards.glob("val-*"):
+        path.unlink()
+    alone = load_dataset(str(shards))
+    assert [len(s) for s in (alone.train, alone.validation, alone.test)] == [42, 9, 9]
+    numbers = sorted([*shown(alone.train), *shown(alone.validation), *shown(alone.test)])
+    assert numbers == list(range(60))
+
+
+def shown(split):
+    number = {pixels(n).tobytes(): n for n in range(60)}
+    return [number[split.image(i).tobytes()] for i in range(len(split))]
+
+
+def test_a_split_of_shards_does_all_that_one_of_a_folder_does(shards):
+    train = load_dataset(str(shards)).train
+    subset = train.subset([59, 3])
+    images = subset.deployed(Preprocess((0.5,) * 3, (0.2,) * 3), 12)
+    np.testing.assert_array_equal(images[0].transpose(1, 2, 0), pixels(59))
+    assert subset.shards.tolist() == [2, 0]
+    assert subset.sha256 == load_dataset(str(shards)).train.subset([59, 3]).sha256
+    assert subset.sha256 != train.subset([58, 3]).sha256
+
+
+def test_the_index_says_where_the_images_lie(tmp_path):
+    path = write_tar(tmp_path / "a.tar", samples(range(5)))
+    found = index(path)
+    content = path.read_bytes()
+    assert len(found) == 5
+    assert found.size == len(content)
+    for n, (offset, size) in enumerate(zip(found.offsets_N, found.sizes_N, strict=True)):
+        assert content[offset : offset + size] == png(n)
+    assert found.labels_N.tolist() == [0, 1, 2, 0, 1]
+    assert found.names() == [f"{n:05}.png" for n in range(5)]
+    assert found.labels_N.dtype == found.offsets_N.dtype == np.int64
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_tars_of_all_formats_and_long_names_are_read(tmp_path, kind):
+    key = "a.b/" + "folder/" * 20 + "ü" * 40 if kind != tarfile.USTAR_FORMAT else "a.b/c"
+    path = write_tar(
+        tmp_path / "a.tar", [(f"{key}.png", png(1)), (f"{key}.cls", b"cat")], format=kind
+    )
+    assert index(path).names() == [f"{key}.png"]
+    assert index(path).classes == ("cat",)
+
+
+def test_labels_are_numbers_or_names_in_cls_or_json(tmp_path):
+    members = [
+        ("LICENSE", b"free"),
+        ("x/0001.seg.png", png(9)),
+        ("x/0001.JPG", jpeg()),
+        ("x/0001.cls", b" 7\n"),
+        ("x/0002.webp", jpeg("WEBP")),
+        ("x/0002.json", json.dumps({"label": 5, "note": [1]}).encode()),
+        ("x/0003.jpeg", jpeg()),
+        ("x/0003.json", b"not read where there is a .cls"),
+        ("x/0003.cls", b"0"),
+    ]
+    assert index(write_tar(tmp_path / "a.tar", members)).labels_N.tolist() == [7, 5, 0]
+    named = [
+        ("1.png", png(1)),
+        ("1.cls", b"owl"),
+        ("2.png", png(1)),
+        ("2.json", b'{"label":"cat"}'),
+    ]
+    found = index(write_tar(tmp_path / "b.tar", named))
+    assert found.classes == ("cat", "owl")
+    assert found.labels_N.tolist() == [1, 0]
+
+
+def jpeg(kind="JPEG"):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(buffer, kind)
+    return buffer.getvalue()
+
+
+def refused(path, *words):
+    with pytest.raises(DataError) as caught:
+        index(path)
+    for word in (path.name, *words):
+        assert word in str(caught.value), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ([("a.png", b"x"), ("b.cls", b"1")], ["'a.png'", "no label", ".json right beside"]),
+        ([("a.cls", b"1")], ["'a.cls'", "no image"]),
+        ([("a.png", b"x"), ("a.jpg", b"x"), ("a.cls", b"1")], ["'a.png'", "2 images"]),
+        ([("a.png", b"x"), ("a.cls", b"1"), ("a.cls", b"2")], ["'a.png'"]),
+        ([("a.png", b"x"), ("a.cls", b"")], ["'a.cls'", "'' is neither a number nor"]),
+        ([("a.png", b"x"), ("a.cls", b"\xff")], ["'a.cls'", "gives no label"]),
+        ([("a.png", b"x"), ("a.cls", b"n" * 300)], ["'a.cls'", "neither"]),
+        ([("a.png", b"x"), ("a.cls", b"1" * 2_000_000)], ["'a.cls'", "2,000,000 bytes"]),
+        ([("a.png", b"x"), ("a.json", b"{")], ["'a.json'", "gives no label"]),
+        ([("a.png", b"x"), ("a.json", b"[" * 100_000)], ["'a.json'", "gives no label"]),
+        ([("a.png", b"x"), ("a.json", b'{"class": 1}')], ["'a.json'", "no key 'label'"]),
+        ([("a.png", b"x"), ("a.json", b'{"label": true}')], ["'a.json'", "True is neither"]),
+        ([("a.png", b"x"), ("a.json", b'{"label": 1.5}')], ["'a.json'", "1.5 is neither"]),
+        ([("a.png", b"x"), ("a.json", b"[1]")], ["'a.json'", "gives no label"]),
+        (
+            [("a.png", b"x"), ("a.cls", b"1"), ("b.png", b"x"), ("b.cls", b"cat")],
+            ["'a.png'", "'b.png'", "all numbers or all names"],
+        ),
+        ([("readme.txt", b"x")], ["holds no images"]),
+        ([], ["holds no images"]),
+    ],
+)  # fmt: skip
+def test_shards_with_impossible_members_are_refused(tmp_path, members, words):
+    refused(write_tar(tmp_path / "s.tar", members), *words)
+
+
+def test_truncated_and_foreign_shards_are_refused(tmp_path):
+    whole = write_tar(tmp_path / "s.tar", samples(range(4))).read_bytes()
+    found = index(tmp_path / "s.tar")
+    data_end = int(found.offsets_N[-1] + 512 * 4)
+    for cut in (100, 700, int(found.offsets_N[2]) + 5, int(found.offsets_N[3]) - 512):
+        (tmp_path / "s.tar").write_bytes(whole[:cut])
+        refused(tmp_path / "s.tar", "truncated")
+    (tmp_path / "s.tar").write_bytes(whole[: data_end + 10_000] + whole)
+    refused(tmp_path / "s.tar", "joined tars")
+    for content in (b"", b"junk" * 1000, b"\x1f\x8b\x08" + b"0" * 600):
+        (tmp_path / "s.tar").write_bytes(content)
+        refused(tmp_path / "s.tar")
+
+
+def test_a_tar_made_to_run_in_circles_is_refused(tmp_path):
+    path = write_tar(tmp_path / "s.tar", samples(range(1)))
+    header = bytearray(path.read_bytes())
+    header[124:136] = (-512 % 256**12).to_bytes(12, "big")  # a size of -512 bytes
+    header[148:156] = b"        "
+    header[148:156] = b"%06o\0 " % sum(header[:512])
+    path.write_bytes(header)
+    refused(path, "no readable tar")
+
+
+def test_links_and_folders_in_a_tar_are_passed_over(tmp_path):
+    path = tmp_path / "s.tar"
+    with tarfile.open(path, "w") as tar:
+        for kind, name in ((tarfile.SYMTYPE, "0.png"), (tarfile.DIRTYPE, "1.png")):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "/etc/passwd"
+            tar.addfile(member)
+        for name, content in samples(range(5, 6)):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    assert index(path).names() == ["00005.png"]
+
+
+def test_shards_are_indexed_once_and_again_when_changed(shards, monkeypatch, capsys):
+    load_dataset(str(shards))
+    assert "Indexing shards (once): 6/6" in capsys.readouterr().err
+    made = []
+    monkeypatch.setattr(
+        "elastic_nas.data.shards.read_index",
+        lambda f, name: made.append(name) or read_index(f, name),
+    )
+    before = load_dataset(str(shards)).train
+    assert not made
+    write_tar(shards / "train-00001.tar", samples(range(15, 33)))
+    after = load_dataset(str(shards)).train
+    assert made == [str(shards / "train-00001.tar")]
+    assert len(after) == len(before) + 3
+
+
+def test_damaged_or_unwritable_indices_are_made_anew(shards, monkeypatch, tmp_path):
+    expected = load_dataset(str(shards)).train.sha256
+    for path in (user_folder() / "indices").iterdir():
+        path.write_bytes(path.read_bytes()[:50])
+    assert load_dataset(str(shards)).train.sha256 == expected
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("ELASTIC_NAS_HOME", str(tmp_path / "file"))
+    assert load_dataset(str(shards)).train.sha256 == expected
+
+
+def test_indices_take_bytes_not_objects(shards):
+    images = load_dataset(str(shards)).train._images
+    assert {type(value) for value in vars(images.indices[0]).values()} == {
+        int, np.ndarray, tuple, str
+    }  # fmt: skip
+    assert images.indices[0].classes == ()
+
+
+def named(folder, part, pairs):
+    members = [m for key, name in pairs for m in ((f"{key}.png", png(key)), (f"{key}.cls", name))]
+    write_tar(folder / f"{part}-0.tar", members)
+
+
+def test_names_of_different_shards_are_joined(tmp_path):
+    named(tmp_path, "train", [(1, b"owl"), (2, b"cat")] * 4)
+    write_tar(tmp_path / "train-1.tar", [("9.png", png(9)), ("9.cls", b"dog")])
+    named(tmp_path, "val", [(3, b"owl")])
+    named(tmp_path, "test", [(3, b"dog"), (4, b"cat")])
+    dataset = load_dataset(str(tmp_path))
+    assert dataset.labels == ("cat", "dog", "owl")
+    assert dataset.train.labels.tolist() == [2, 0] * 4 + [1]
+    assert dataset.validation.labels.tolist() == [2]
+    assert dataset.test.labels.tolist() == [1, 0]
+
+
+def test_a_list_of_classes_names_the_numbers(shards):
+    (shards / "classes.txt").write_text("ant\nbee\n\ncat\n")
+    assert load_dataset(str(shards)).labels == ("ant", "bee", "cat")
+    named(shards, "test", [(1, b"cat")])
+    with pytest.raises(DataError, match=r"test-0\.tar' gives names .* numbers"):
+        load_dataset(str(shards))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ant\nbee\n", ["00002.png in ", "train-00000.tar", "is 2", "none of the 2 classes"]),
+        ("ant\nbee\ncat\ndog\n", ["the class 'dog'", "no images in train"]),
+        ("ant\nbee\nant\n", ["'ant' stands twice", "classes.txt"]),
+    ],
+)
+def test_a_list_of_classes_that_does_not_fit_is_refused(shards, text, words):
+    (shards / "classes.txt").write_text(text)
+    with pytest.raises(DataError) as caught:
+        load_dataset(str(shards))
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+
+
+def test_a_class_that_is_only_tested_is_refused(shards):
+    write_tar(shards / "test-00000.tar", [("8.png", png(8)), ("8.cls", b"3")])
+    with pytest.raises(DataError) as caught:
+        load_dataset(str(shards))
+    for word in ("class '3'", "in test but not in train", "8.png in ", "test-00000.tar"):
+        assert word in str(caught.value)
+
+
+def test_labels_with_gaps_below_zero_or_beyond_reason_are_refused(shards):
+    for text, words in ((b"-1", "is -1"), (b"123456789", "123456789"), (b"4", "class '3'")):
+        write_tar(shards / "train-00000.tar", [("8.png", png(8)), ("8.cls", text)])
+        with pytest.raises(DataError, match=words):
+            load_dataset(str(shards))
+
+
+def test_shards_that_are_lost_or_cut_later_are_named(shards):
+    train = load_dataset(str(shards)).train
+    path = shards / "train-00001.tar"
+    content = path.read_bytes()
+    path.write_bytes(content[:6000])
+    with pytest.raises(DataError, match=r"train-00001.tar' is truncated: '000\d\d.png in .*resume"):
+        [train.image(i) for i in range(60)]
+    path.unlink()
+    with pytest.raises(DataError, match=r"train-00001.tar': No such file .* --resume"):
+        train.image(20)
+
+
+def test_an_image_that_cannot_be_decoded_is_named(shards):
+    write_tar(shards / "test-00000.tar", [("x/8.png", b"junk"), ("x/8.cls", b"0")])
+    with pytest.raises(DataError, match=r"image 'x/8.png in .*test-00000.tar': it is no image"):
+        load_dataset(str(shards)).test.image(0)
+
+
+def test_bytes_and_files_are_decoded_alike(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(4))
+    assert read_image(tmp_path / "a.png").tobytes() == read_image("a", png(4)).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("a.tar", ["a.tar"]),
+        ("a-{8..10}.tar", ["a-8.tar", "a-9.tar", "a-10.tar"]),
+        ("a-{008..010}.tar", ["a-008.tar", "a-009.tar", "a-010.tar"]),
+        ("{x,yy}/a-{0..1}", ["x/a-0", "x/a-1", "yy/a-0", "yy/a-1"]),
+        ("a-{000000..000146}.tar", [f"a-{n:06}.tar" for n in range(147)]),
+    ],
+)
+def test_braces_are_expanded_as_in_webdataset(pattern, expected):
+    assert expanded(pattern) == expected
+
+
+@pytest.mark.parametrize("pattern", ["{0..999999999}", "{0..999}" * 3, "{5..4}"])
+def test_impossible_braces_are_refused(pattern):
+    with pytest.raises(DataError, match=r"more than 100,000|runs from low to high"):
+        expanded(pattern)
+
+
+def test_a_data_file_lists_shards(shards, tmp_path):
+    path = tmp_path / "some.yaml"
+    path.write_text(
+        "train: set/train-{00000..00001}.tar\nval: set/val-*.tar\n"
+        f"test: [{shards / 'test-00000.tar'}]\nclasses: [ant, bee, cat]\n"
+    )
+    dataset = load_dataset(str(path))
+    assert dataset.name == "some"
+    assert dataset.labels == ("ant", "bee", "cat")
+    assert_images(dataset.train, range(35))
+    assert_images(dataset.validation, range(100, 109))
+    assert_images(dataset.test, range(200, 209))
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        ("", DataError, ["names no shards", "train:"]),
+        ("val: a.tar", DataError, ["names no shards"]),
+        ("train: 5", DataError, ["pattern or a list"]),
+        ("train: []", DataError, ["pattern or a list"]),
+        ("train: [a.tar, 7]", DataError, ["pattern or a list"]),
+        ("train: a.tar\ntset: b.tar", DataError, ["'tset'", "did you mean 'test'?"]),
+        ("train: set/train-9*.tar", DataError, ["train-9*.tar", "no shard is called"]),
+        ("train: set/gone.tar", DataError, ["gone.tar", "No such file"]),
+        ("train: set/train-{00000..00007}.tar", DataError, ["train-00003.tar", "No such"]),
+        ("train: s3://bucket/a.tar", DataError, ["s3://", "http or https"]),
+        ("train: http://example.com/a b.tar", DataError, ["no URL", "%20"]),
+        ("train: set/train-*.tar\ntest: set/train-00000.tar", DataError, ["train-00000", "twice"]),
+        ("train: set/train-*.tar\nclasses: 5", DataError, ["classes", "list of names"]),
+        ("train: set/train-*.tar\nclasses: [1, 2, 3]", DataError, ["in quotes"]),
+        ("train: set/train-*.tar\ncache_gb: -1", DataError, ["cache_gb", "positive"]),
+        ("train: set/train-*.tar\ncache_gb: .nan", DataError, ["cache_gb", "positive"]),
+        ("train: {", ConfigError, ["not valid YAML"]),
+    ],
+)
+def test_impossible_data_files_are_refused(shards, tmp_path, text, error, words):
+    (tmp_path / "some.yaml").write_text(text)
+    with pytest.raises(error) as caught:
+        load_dataset(str(tmp_path / "some.yaml"))
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+
+
+def test_a_missing_data_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot read .*gone\.yaml"):
+        load_dataset(str(tmp_path / "gone.yaml"))
+
+
+def test_an_image_beyond_all_reason_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(index_module, "MOST_IMAGE_BYTES", 100)
+    refused(write_tar(tmp_path / "s.tar", samples(range(1))), "'00000.png'", "bytes")
