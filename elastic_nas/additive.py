@@ -106,7 +106,8 @@ class _MergedTable:
 
     def __init__(self, units: list[_UnitTable], dims: Dims) -> None:
         self._units = units
-        self._genes = tuple(sorted({gene for table in units for gene in table.unit.genes}))
+        genes = {gene for table in units for gene in table.unit.genes}
+        self._genes = tuple(sorted(genes or {0}))  # a table needs an axis
         self._sizes = tuple(len(dims[gene].choices) for gene in self._genes)
         self._values = np.full(prod(self._sizes), np.nan)
         self._complete = False
@@ -124,7 +125,7 @@ class _MergedTable:
     def _fill(self, index: Indices) -> None:
         genes = np.unravel_index(index, self._sizes)
         columns = dict(zip(self._genes, genes, strict=True))
-        self._values[index] = np.sum([unit.take(columns) for unit in self._units], axis=0)
+        self._values[index] = sum(unit.take(columns) for unit in self._units)
 
 
 def _merge(units: list[_UnitTable], dims: Dims) -> list[list[_UnitTable]]:
@@ -145,7 +146,10 @@ def _merge(units: list[_UnitTable], dims: Dims) -> list[list[_UnitTable]]:
 def _mixed_radix(
     genes: tuple[int, ...], sizes: tuple[int, ...], columns: Indices | dict[int, Indices]
 ) -> Indices:
-    """The flat index into a table over `genes`, the last gene fastest."""
+    """The flat index into a table over `genes`, the last gene fastest.
+
+    Without genes it is one index, of the only value that there is.
+    """
     index: Indices | None = None
     for gene, size in zip(genes, sizes, strict=True):
         if index is None:
@@ -153,8 +157,7 @@ def _mixed_radix(
         elif size > 1:
             index *= size
             index += columns[gene]
-    assert index is not None
-    return index
+    return np.zeros(1, np.intp) if index is None else index
 
 
 def macs(network: "Network", genotypes: NDArray[np.integer]) -> NDArray[np.int64]:
