@@ -283,9 +283,14 @@ def test_shears_move_up_to_0_3_of_the_distance_from_the_centre():
     assert spot_after(NARROW["ShearY"], 1.0, 100, 0) == pytest.approx((100, -30), abs=0.5)
 
 
-def test_wide_shifts_are_in_proportion():
+def test_wide_moves_are_the_papers_in_proportion_to_the_side():
     assert spot_after(WIDE["TranslateX"], 1.0, 0, 0, side=71)[0] == pytest.approx(-71 / 7, abs=0.5)
     assert spot_after(WIDE["TranslateY"], -0.5, 0, 0, 71)[1] == pytest.approx(71 / 14, abs=0.5)
+    assert spot_after(WIDE["ShearX"], 1.0, 0, 100) == pytest.approx((-99, 100), abs=0.7)
+    assert spot_after(WIDE["ShearY"], -1.0, 100, 0) == pytest.approx((100, 99), abs=0.7)
+    diagonal = 100 / 2**0.5
+    expected = pytest.approx((-diagonal, -diagonal), abs=0.5)
+    assert spot_after(WIDE["Rotate"], 1.0, 100, 0) == expected  # 135 degrees
 
 
 @pytest.mark.parametrize("space", [WIDE, NARROW], ids=["wide", "narrow"])
