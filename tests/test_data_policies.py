@@ -62,10 +62,9 @@ def spot_after(operation, strength, x, y, side=331):
     """Where a white spot at (x, y) from the centre of a black image is found after an operation."""
     image, middle = Image.new("RGB", (side, side), "black"), side // 2
     image.paste((255, 255, 255), (middle + x - 1, middle + y - 1, middle + x + 2, middle + y + 2))
-    weights = apply(operation, strength, image)[..., 0] * 1.0
-    weights[(weights < 129)] = 0  # black and the grey of the border
-    rows, columns = np.arange(side) - middle, np.arange(side) - middle
-    return weights.sum(0) @ columns / weights.sum(), weights.sum(1) @ rows / weights.sum()
+    weights = np.maximum(apply(operation, strength, image)[..., 0] - GREY[0], 0)
+    places = (np.arange(side) - middle) / weights.sum()
+    return weights.sum(0) @ places, weights.sum(1) @ places
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -289,8 +288,8 @@ def test_wide_moves_are_the_papers_in_proportion_to_the_side():
     assert spot_after(WIDE["ShearX"], 1.0, 0, 100) == pytest.approx((-99, 100), abs=0.7)
     assert spot_after(WIDE["ShearY"], -1.0, 100, 0) == pytest.approx((100, 99), abs=0.7)
     diagonal = 100 / 2**0.5
-    expected = pytest.approx((-diagonal, -diagonal), abs=0.5)
-    assert spot_after(WIDE["Rotate"], 1.0, 100, 0) == expected  # 135 degrees
+    turned = spot_after(WIDE["Rotate"], 1.0, 100, 0)  # by 135 degrees
+    assert turned == pytest.approx((-diagonal, -diagonal), abs=0.5)
 
 
 @pytest.mark.parametrize("space", [WIDE, NARROW], ids=["wide", "narrow"])
