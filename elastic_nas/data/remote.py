@@ -64,9 +64,9 @@ class Cache:
             DataError: It cannot be fetched or kept.
         """
         path = _path(url)
-        if _used(path):
-            return
         with _writing(path.parent):
+            if _used(path):
+                return
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")):
                 if not _used(path):  # nor has another process fetched it meanwhile
@@ -167,6 +167,8 @@ def tried(url: str, attempt: Callable[[], Result]) -> Result:
             return attempt()
         except (OSError, HTTPException, _Failed) as error:
             reason: Exception = error
+            if isinstance(error, HTTPError):
+                error.close()
         if number == TRIES or not _may_pass(reason):
             break
         time.sleep(FIRST_WAIT_S * 2 ** (number - 1))
@@ -237,7 +239,7 @@ class _Download:
             with _writing(folder):
                 self._cache.reserve(self._file, total or 0)
         self._file.seek(self._done)
-        while chunk := response.read(CHUNK):
+        while chunk := response.read1(CHUNK):  # not lost where nothing comes after it
             with _writing(folder):
                 self._file.write(chunk)
             self._done += len(chunk)

@@ -1,0 +1,148 @@
+"""Hugging Face data sets, saved on this machine; the hub itself is never asked."""
+
+import sys
+
+import numpy as np
+import pytest
+from made_shards import pixels, png
+
+from elastic_nas.data.dataset import load_dataset
+from elastic_nas.errors import ConfigError, DataError, UnknownName
+
+
+def test_without_the_extra_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ConfigError, match=r"hf:cifar10 needs .* pip install 'elastic-nas\[hub\]'"):
+        load_dataset("hf:cifar10")
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """The library, told to stay offline."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets.disable_progress_bars()
+    return datasets
+
+
+def part(hub, numbers, labels=None, **columns):
+    labels = [n % 3 for n in numbers] if labels is None else labels
+    cells = {
+        "picture": [{"bytes": png(n), "path": None} for n in numbers],
+        "kind": labels,
+        "note": ["x"] * len(labels),
+        **dict.fromkeys(columns, labels),
+    }
+    kinds = {
+        "picture": hub.Image(),
+        "kind": hub.ClassLabel(names=["ant", "bee", "cat"]),
+        "note": hub.Value("string"),
+        **columns,
+    }
+    return hub.Dataset.from_dict(cells, features=hub.Features(kinds))
+
+
+def saved(hub, folder, **parts):
+    hub.DatasetDict(parts).save_to_disk(str(folder))
+    return f"hf:{folder}"
+
+
+def assert_images(split, numbers):
+    assert len(split) == len(numbers)
+    for i, n in enumerate(numbers):
+        np.testing.assert_array_equal(np.asarray(split.image(i)), pixels(n))
+        assert split.labels[i] == n % 3
+
+
+def test_a_saved_data_set_is_a_data_set(hub, tmp_path):
+    source = saved(
+        hub,
+        tmp_path / "some",
+        train=part(hub, range(30)).shuffle(seed=0),
+        validation=part(hub, range(30, 36)),
+        test=part(hub, range(40, 46)),
+    )
+    dataset = load_dataset(source)
+    assert dataset.name == "some"
+    assert dataset.labels == ("ant", "bee", "cat")
+    assert dataset.train.labels.dtype == np.int64
+    assert dataset.train.shards is None
+    assert_images(dataset.validation, range(30, 36))
+    assert_images(dataset.test, range(40, 46))
+    order = np.random.default_rng(0).permutation(30).tolist()
+    assert sorted(dataset.train.labels.tolist()) == [0] * 10 + [1] * 10 + [2] * 10
+    first = dataset.train.image(order[0])
+    assert any((np.asarray(first) == pixels(n)).all() for n in range(30))
+    assert dataset.train.sha256 == load_dataset(source).train.sha256
+
+
+def test_one_part_alone_is_split(hub, tmp_path):
+    part(hub, range(40)).save_to_disk(str(tmp_path / "alone"))
+    alone = load_dataset(f"hf:{tmp_path / 'alone'}")
+    given = load_dataset(saved(hub, tmp_path / "given", train=part(hub, range(40))))
+    for dataset in (alone, given):
+        assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [28, 6, 6]
+    assert alone.test.sha256 == given.test.sha256
+
+
+def test_a_part_without_labels_is_left_out(hub, tmp_path, capsys):
+    source = saved(
+        hub,
+        tmp_path / "some",
+        train=part(hub, range(30)),
+        valid=part(hub, range(30, 36)),
+        test=part(hub, range(4), [-1] * 4),
+    )
+    assert_images(load_dataset(source).test, range(30, 36))
+    assert "The part test of hf:" in capsys.readouterr().err
+
+
+def refused(source, *words, error=DataError):
+    with pytest.raises(error) as caught:
+        load_dataset(source)
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+
+
+def test_impossible_columns_are_named(hub, tmp_path):
+    two = part(hub, range(9), fine=hub.ClassLabel(names=["a", "b", "c"]))
+    refused(saved(hub, tmp_path / "two", train=two), "2 columns of type ClassLabel", "fine", "kind")
+    none = part(hub, range(9)).remove_columns("picture")
+    refused(saved(hub, tmp_path / "none", train=none), "no columns of type Image", "note (Value)")
+    lacking = saved(hub, tmp_path / "lacking", train=part(hub, range(9)), test=none)
+    refused(lacking, "test of hf:", "lacks the column 'picture'")
+
+
+def test_impossible_labels_are_named(hub, tmp_path):
+    some = part(hub, range(9), [0, 1, 2, 0, None, 1, 2, 0, 1])
+    refused(saved(hub, tmp_path / "some", train=some), "label of row 4", "train of hf:", "is -1")
+    all_of_them = part(hub, range(4), [-1] * 4)
+    refused(saved(hub, tmp_path / "all", train=all_of_them), "have no labels")
+    tested = {"train": part(hub, range(8), [0, 1] * 4), "test": part(hub, range(3))}
+    refused(saved(hub, tmp_path / "tested", **tested), "'cat' is in test but not in train", "2")
+    refused(saved(hub, tmp_path / "test", test=part(hub, range(9))), "no part 'train'", "test")
+
+
+def test_damaged_and_missing_images_are_named(hub, tmp_path):
+    def damaged(row, index):
+        cell = [{"bytes": b"junk", "path": None}, None][index % 2]
+        return {**row, "picture": cell if index < 2 else row["picture"]}
+
+    rows = part(hub, range(12)).cast_column("picture", hub.Image(decode=False))
+    bad = rows.map(damaged, with_indices=True).cast_column("picture", hub.Image())
+    good = part(hub, range(9))
+    test = load_dataset(saved(hub, tmp_path / "bad", train=good, test=bad)).test
+    with pytest.raises(DataError, match=r"image 'row 0 of test of hf:.*no image of a known"):
+        test.image(0)
+    with pytest.raises(DataError, match=r"row 1 of test of hf:.* has no image"):
+        test.image(1)
+    assert test.sha256
+
+
+def test_unknown_data_sets_are_told_in_one_line(hub, tmp_path):
+    refused(f"hf:{tmp_path / 'gone'}", "no data set is called hf:", "hf:/path", error=UnknownName)
+    (tmp_path / "empty").mkdir()
+    refused(f"hf:{tmp_path / 'empty'}", "no data set is called hf:", error=UnknownName)
+    with pytest.raises((DataError, UnknownName), match="hf:nobody/nothing:plain"):
+        load_dataset("hf:nobody/nothing:plain")
