@@ -177,7 +177,9 @@ class _Maker:
         from elastic_nas.training.evaluation import some
 
         self.run, self.config = run, read_run_file(run.run_file)
-        self.data: Dataset = load_dataset(self.config.data, self.config.seed)
+        self.data: Dataset = load_dataset(
+            self.config.data, self.config.seed, self.config.statistics
+        )
         self.judge: Judge = pipeline.judge_of(run, self.config, self.data)
         self.calibration = some(self.data.train, self.config.search.export_calibration_images)
 

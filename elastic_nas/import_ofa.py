@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elastic_nas.errors import ConfigError
-from elastic_nas.files import locked, sha256_of, write_atomic, write_json
+from elastic_nas.files import locked, sha256_of, write_json
 from elastic_nas.network import Network
+from elastic_nas.pipeline import write_run_file
 from elastic_nas.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ def import_ofa(file: Path, data: str, folder: Path) -> RunFolder:
     from elastic_nas.config import RunConfig
     from elastic_nas.data.dataset import load_dataset
     from elastic_nas.resume import check_free
-    from elastic_nas.run_file import dump_run
     from elastic_nas.training.checkpoint import Progress, save_checkpoint
     from elastic_nas.training.ofa_checkpoint import read_ofa
 
@@ -42,12 +42,11 @@ def import_ofa(file: Path, data: str, folder: Path) -> RunFolder:
     check_free(run, resume=False)
     with locked(folder):
         network, supernet = read_ofa(file)
-        images = load_dataset(data)
+        config = RunConfig(data=data, space=network.space_name, statistics="imagenet")
+        images = load_dataset(config.data, config.seed, config.statistics)
         _check_classes(file, network, images)
-        place = data if data == "digits" else str(Path(data).resolve())
-        config = RunConfig(data=place, space=network.space_name, statistics="imagenet")
         run.write_record(network, images.labels)
-        write_atomic(run.run_file, dump_run(config))
+        write_run_file(run, config)
         origin = {"file": file.name, "sha256": sha256_of(file), "space": network.space_name}
         write_json(folder / PROVENANCE, origin)
         save_checkpoint(run.weights, network, supernet, Progress(0, 0))

@@ -55,7 +55,7 @@ def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFold
     with locked(folder):
         if resume:
             check_same(run, config)
-        data = load_dataset(config.data, config.seed)
+        data = load_dataset(config.data, config.seed, config.statistics)
         if config.space is None:
             space, reason = choose_space(data)
             say(reason)
@@ -72,12 +72,12 @@ def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFold
         if has_checkpoint and is_finished(run, network, data.labels, trainer.config.steps or 0):
             return run
         run.write_record(network, data.labels)
-        _write_run_file(run, config.model_copy(update={"train": trainer.config}))
+        write_run_file(run, config.model_copy(update={"train": trainer.config}))
         train_loop(trainer, folder, resume=has_checkpoint)
     return run
 
 
-def _write_run_file(run: RunFolder, config: "RunConfig") -> None:
+def write_run_file(run: RunFolder, config: "RunConfig") -> None:
     """Write the full run file, with the path of the data made absolute."""
     from elastic_nas.run_file import dump_run
 
@@ -201,7 +201,8 @@ def search(
     )
     total = config.search.evaluations if evaluations is None else evaluations
     with locked(run.path):
-        judge = judge_of(run, config, load_dataset(config.data, config.seed))
+        data = load_dataset(config.data, config.seed, config.statistics)
+        judge = judge_of(run, config, data)
         ties = ties_of(run, judge)
         history = History(run.history, ties)
         if history.foreign:

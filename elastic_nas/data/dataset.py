@@ -1,6 +1,6 @@
 """A data set: labelled images in three splits, and how they are resized and normalised."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ MOST_VALIDATION = 10_000
 
 SAMPLE = 500
 """Training images of a folder that statistics are taken of."""
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation per channel that published ImageNet networks are trained with."""
 
 LARGE_PX = 64
 """Shorter side from which a photograph loses its border to the central crop."""
@@ -57,7 +60,7 @@ class Dataset:
     typical_size: int
 
 
-def load_dataset(source: str, seed: int = 0) -> Dataset:
+def load_dataset(source: str, seed: int = 0, statistics: str = "data") -> Dataset:
     """The data set that `source` names, split the same way on every machine.
 
     Args:
@@ -74,14 +77,21 @@ def load_dataset(source: str, seed: int = 0) -> Dataset:
             One part alone is split 70 / 15 / 15. Where ``val`` or ``test`` is missing, the other
             one is the test split, and search-validation is split off ``train``.
         seed: Of the split.
+        statistics: Images are normalised by those of the training images (``data``), or by
+            ImageNet's (``imagenet``).
 
     Raises:
         UnknownName: There is no such folder or data set.
         ConfigError: A data file is no YAML; an extra is not installed.
         DataError: The images cannot be read or split.
     """
-    if source == "digits":
-        return _digits(seed)
+    data = _digits(seed) if source == "digits" else _found(source, seed)
+    if statistics == "data":
+        return data
+    return replace(data, preprocess=Preprocess(*IMAGENET, crop=data.preprocess.crop))
+
+
+def _found(source: str, seed: int) -> Dataset:
     found = find_on_hub(source) or find_shards(source) or _folder(source)
     _check_classes(found)
     return _dataset(found.name, found.classes, _splits(found, seed), flip=True)
