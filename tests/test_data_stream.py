@@ -1,10 +1,13 @@
 """The training stream."""
 
 import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
 import torch
+from made_shards import png, write_shards
 from PIL import Image
 
 from elastic_nas.data import stream as stream_module
@@ -25,8 +28,8 @@ def train():
     return load_dataset("digits").train.subset(range(100))
 
 
-def stream(split, *, augment=AUGMENT, batch=16, seed=3, workers=0):
-    return TrainStream(split, augment, 12, batch, seed, workers)
+def stream(split, *, augment=AUGMENT, batch=16, seed=3, workers=0, rank=0, ranks=1):
+    return TrainStream(split, augment, 12, batch, seed, workers, rank=rank, ranks=ranks)
 
 
 def assert_same(batches, others):
@@ -183,3 +186,135 @@ def test_an_abandoned_stream_ends_its_workers(train):
     assert multiprocessing.active_children()
     batches.close()
     assert not multiprocessing.active_children()
+
+
+def of_array(folder):
+    return load_dataset("digits").train.subset(range(0, 1000, 9))
+
+
+def of_files(folder):
+    for n in range(110):
+        (folder / f"{n}.png").write_bytes(png(n))
+    names = [f"{n}.png" for n in range(110)]
+    return Split("train", np.arange(110) % 3, FileImages(folder, names, [0] * 110))
+
+
+def of_shards(folder):
+    write_shards(folder, "train", [40, 7, 31, 60])
+    write_shards(folder, "val", [3])
+    return load_dataset(str(folder)).train
+
+
+def of_hub(folder):
+    hub = pytest.importorskip("datasets")
+    hub.disable_progress_bars()
+    kinds = {"image": hub.Image(), "label": hub.ClassLabel(names=["a", "b", "c"])}
+    cells = {
+        "image": [{"bytes": png(n), "path": None} for n in range(160)],
+        "label": [n % 3 for n in range(160)],
+    }
+    hub.Dataset.from_dict(cells, features=hub.Features(kinds)).save_to_disk(str(folder / "saved"))
+    return load_dataset(f"hf:{folder / 'saved'}").train
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["decoded", "read"])
+@pytest.mark.parametrize("source", [of_array, of_files, of_shards, of_hub])
+def test_resumed_streams_of_all_sources_ranks_and_workers_are_exact(
+    source, kept, tmp_path, monkeypatch
+):
+    """From step 9 on, in the second of its epochs, as if nothing had been interrupted."""
+    if not kept:
+        monkeypatch.setattr(stream_module, "CACHE_BYTES", 0)
+    split = source(tmp_path)
+    for rank, ranks in ((0, 1), (0, 2), (1, 2)):
+        whole = list(stream(split, rank=rank, ranks=ranks).batches(0, 14))
+        for workers in (0, 2) if rank == ranks - 1 else (0,):
+            resumed = stream(split, rank=rank, ranks=ranks, workers=workers)
+            assert_same(whole[9:], resumed.batches(9, 14))
+    assert whole[0][0].shape == (8, 3, 12, 12)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_together_show_the_batches_of_one_process(train, ranks):
+    parts = [stream(train, rank=rank, ranks=ranks) for rank in range(ranks)]
+    assert {part.steps_per_epoch for part in parts} == {stream(train).steps_per_epoch}
+    shown = zip(*(part.batches(3, 9) for part in parts), strict=True)
+    joined = [tuple(map(torch.cat, zip(*of_step, strict=True))) for of_step in shown]
+    assert_same(stream(train).batches(3, 9), joined)
+
+
+class Untouched(Augment):
+    """No augmentation."""
+
+    def __call__(self, image, resolution, rng):
+        return np.asarray(image)
+
+
+def test_ranks_together_show_each_image_of_the_shards_once(tmp_path):
+    """All ranks have as many steps, however unequal the shards."""
+    split = of_shards(tmp_path)
+    every = {image_of(split, i): i for i in range(len(split))}
+    augment = Untouched(flip=False)
+    parts = [stream(split, augment=augment, batch=12, rank=rank, ranks=3) for rank in range(3)]
+    (steps,) = {part.steps_per_epoch for part in parts}
+    assert steps == len(split) // 12
+    shown = [
+        (every[x.numpy().tobytes()], int(y))
+        for part in parts
+        for xs, ys in part.batches(0, steps)
+        for x, y in zip(xs, ys, strict=True)
+    ]
+    assert len(set(shown)) == len(shown) == steps * 12
+    assert all(split.labels[i] == label for i, label in shown)
+
+
+def image_of(split, index):
+    return np.asarray(split.image(index)).transpose(2, 0, 1).tobytes()
+
+
+def test_more_ranks_than_images_are_refused():
+    with pytest.raises(DataError, match="6 processes cannot share 5 train images"):
+        stream(plain_split(5), batch=6, ranks=6)
+    assert stream(plain_split(5), batch=10, rank=4, ranks=5).steps_per_epoch == 1
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_worker_that_is_killed_is_told_in_plain_words(train, busy):
+    """At the next batch, not at any moment of the step that the main process is busy with."""
+    batches = stream(train, workers=2).batches(0, 500)
+    next(batches)
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.join()
+    if busy:
+        sum(range(1_000_000))
+    with pytest.raises(DataError, match=r"has died; mostly, memory .* train\.workers .*--resume"):
+        list(batches)
+    assert not multiprocessing.active_children()
+
+
+def test_other_errors_of_workers_are_defects_and_stay_what_they_are():
+    def broken():
+        raise RuntimeError("Caught RuntimeError in DataLoader worker process 0.")
+        yield
+
+    with pytest.raises(RuntimeError, match="Caught"):
+        stream_module._next(broken())
+
+
+def test_batches_are_prepared_before_they_are_asked_for(train, monkeypatch):
+    """With workers: while the first batch is in use, the next ones are made."""
+    made, of_step = (
+        multiprocessing.get_context("fork").Semaphore(0),
+        stream_module._Batches.__getitem__,
+    )
+
+    def counted(self, step):
+        made.release()
+        return of_step(self, step)
+
+    monkeypatch.setattr(stream_module._Batches, "__getitem__", counted)
+    batches = stream(train, workers=1).batches(0, 9)
+    next(batches)
+    assert all(made.acquire(timeout=20) for _ in range(3))
+    batches.close()
