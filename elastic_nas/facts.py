@@ -9,6 +9,7 @@ import numpy as np
 from elastic_nas import genotype as genotypes
 from elastic_nas import plugins
 from elastic_nas.budgets import Budgets
+from elastic_nas.data.place import name_of
 from elastic_nas.errors import ConfigError, GenotypeError, RunFolderError, UnknownName
 from elastic_nas.genotype import Genotype, format_genotype, parse_genotype
 from elastic_nas.network import Network
@@ -33,7 +34,7 @@ def overrides(values: dict[str, Any]) -> list[str]:
 
 def default_run(run_file: str | None, data: str | None) -> Path:
     """``runs/NAME`` for a run file or a folder of images."""
-    name = Path(data).resolve().name if data is not None else Path(run_file or "digits").stem
+    name = name_of(data) if data is not None else Path(run_file or "digits").stem
     return Path("runs") / name
 
 

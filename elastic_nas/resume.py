@@ -1,8 +1,7 @@
 """Whether a training may begin in a folder, go on there, or is finished."""
 
-from pathlib import Path
-
 from elastic_nas.config import RunConfig
+from elastic_nas.data.place import anchored
 from elastic_nas.errors import ConfigError, RunFolderError
 from elastic_nas.network import Network
 from elastic_nas.progress import say
@@ -42,7 +41,7 @@ def check_same(run: RunFolder, config: RunConfig) -> None:
     """
     before = read_run_file(run.run_file)
     for key, old, new in (
-        ("data", _place(before.data), _place(config.data)),
+        ("data", anchored(before.data), anchored(config.data)),
         ("seed", before.seed, config.seed),
     ):
         if old != new:
@@ -50,10 +49,6 @@ def check_same(run: RunFolder, config: RunConfig) -> None:
                 f"{run.path} was trained with {key}: {old}, which cannot become {new}: test "
                 "images would mix with training images. Train in another folder with --out."
             )
-
-
-def _place(data: str) -> str:
-    return data if data == "digits" else str(Path(data).resolve())
 
 
 def is_finished(run: RunFolder, network: Network, labels: tuple[str, ...], steps: int) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from elastic_nas.data.place import name_of
 from elastic_nas.data.remote import Cache
 from elastic_nas.data.shards import LocalShard, RemoteShard, Shard
 from elastic_nas.errors import DataError
@@ -56,7 +57,7 @@ def list_shards(source: str) -> Listed | None:
     if root.is_dir():
         globs = {part: _locals(root.glob(f"{part}-*.tar")) for part in PARTS}
         parts = {part: shards for part, shards in globs.items() if shards}
-        listed = Listed(root, root.resolve().name, parts, _class_list(root / "classes.txt"))
+        listed = Listed(root, name_of(source), parts, _class_list(root / "classes.txt"))
         return listed if "train" in parts else None
     if root.suffix.lower() in (".yaml", ".yml"):
         return _from_file(root)
@@ -104,7 +105,7 @@ def _from_file(path: Path) -> Listed:
     }
     _check_apart(path, parts)
     classes = _checked_classes(content["classes"], path) if "classes" in content else ()
-    return Listed(path, path.stem, parts, classes)
+    return Listed(path, name_of(str(path)), parts, classes)
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -12,10 +12,9 @@ from PIL import Image
 from elastic_nas import progress
 from elastic_nas.data.folder import PARTS
 from elastic_nas.data.images import read_image
+from elastic_nas.data.place import HUB, name_of, saved_path
 from elastic_nas.data.split import Part, Source
 from elastic_nas.errors import ConfigError, DataError, UnknownName
-
-PREFIX = "hf:"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +58,9 @@ def find_on_hub(source: str) -> Source | None:
         UnknownName: There is no such data set.
         DataError: It has no columns of images and labels, or several of a kind.
     """
-    if not source.startswith(PREFIX):
+    if not source.startswith(HUB):
         return None
-    name = source.removeprefix(PREFIX)
-    loaded = _loaded(name)
+    loaded = _loaded(source)
     given = loaded if isinstance(loaded, Mapping) else {"all": loaded}
     parts = {PARTS.get(key.lower(), key): data for key, data in given.items()}
     known = {key: parts[key] for key in ("all", "train", "val", "test") if key in parts}
@@ -75,7 +73,7 @@ def find_on_hub(source: str) -> Source | None:
     labelled = {key: part for key, part in made.items() if (part.labels >= 0).all()}
     if unlabelled := made.keys() - labelled.keys():
         _say_unlabelled(unlabelled, labelled, source)
-    return Source(name.rstrip("/").rpartition("/")[2], source, classes, labelled)
+    return Source(name_of(source), source, classes, labelled)
 
 
 def _say_unlabelled(parts: Set[str], labelled: dict[str, Part], source: str) -> None:
@@ -84,29 +82,28 @@ def _say_unlabelled(parts: Set[str], labelled: dict[str, Part], source: str) -> 
     progress.say(f"The part {' and '.join(sorted(parts))} of {source} has no labels: left out.")
 
 
-def _loaded(name: str) -> Any:
+def _loaded(source: str) -> Any:
     """A `datasets.Dataset`, or a mapping of them."""
     try:
         import datasets
     except ImportError as error:
         raise ConfigError(
-            f"{PREFIX}{name} needs Hugging Face's library 'datasets', which is not installed. "
+            f"{source} needs Hugging Face's library 'datasets', which is not installed. "
             "Install it with: pip install 'elastic-nas[hub]'"
         ) from error
     try:
-        if name.startswith(("/", "./", "../", "~")):
-            return datasets.load_from_disk(str(Path(name).expanduser()))
-        path, _, config = name.partition(":")
-        return datasets.load_dataset(path, config or None)
+        saved = saved_path(source)
+        if saved is not None:
+            return datasets.load_from_disk(str(saved))
+        name, _, config = source.removeprefix(HUB).partition(":")
+        return datasets.load_dataset(name, config or None)
     except FileNotFoundError as error:
         raise UnknownName(
-            f"no data set is called {PREFIX}{name}: {error}. Write hf:NAME or hf:NAME:CONFIG for "
+            f"no data set is called {source}: {error}. Write hf:NAME or hf:NAME:CONFIG for "
             "one of https://huggingface.co/datasets, hf:/path for one saved with save_to_disk."
         ) from error
     except Exception as error:  # the library raises nearly anything where a download fails
-        raise DataError(
-            f"cannot load {PREFIX}{name}: {str(error) or type(error).__name__}"
-        ) from error
+        raise DataError(f"cannot load {source}: {str(error) or type(error).__name__}") from error
 
 
 def _column(data: Any, kind: str, source: str) -> str:

@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 
 from filelock import FileLock
 
-from elastic_nas import __version__
+from elastic_nas._version import __version__
 from elastic_nas.errors import DataError
 from elastic_nas.files import user_folder
 
