@@ -16,7 +16,10 @@ PARTS = {"train": "train", "test": "test", "val": "val", "valid": "val", "valida
 CHECKED_UP_TO = 5000
 """Images: all files of a folder that is not larger are checked before anything else is done."""
 
-HELP = "A source is 'digits', or a folder with one folder of images for each class."
+HELP = (
+    "A source is 'digits', a folder with one folder of images for each class, a folder of tar "
+    "shards (train-*.tar), a data file (.yaml) that lists shards, or hf:NAME."
+)
 
 
 @dataclass(frozen=True)
