@@ -5,14 +5,23 @@ The description needs no torch; `supernet()` imports it when called.
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from elastic_nas import plugins
 from elastic_nas.errors import ConfigError
-from elastic_nas.genotype import Dims, Genotype, canonical, check, largest, smallest
+from elastic_nas.genotype import (
+    Dims,
+    Genotype,
+    canonical,
+    check,
+    format_genotype,
+    largest,
+    smallest,
+)
 from elastic_nas.settings import to_settings
+from elastic_nas.single import single_child
 from elastic_nas.specs import BlockSpec, Unit
 
 if TYPE_CHECKING:
@@ -26,7 +35,9 @@ class Network:
     """One description of the network; MACs, parameters, latency keys and modules derive from it.
 
     Attributes:
-        space_name: The space's text form, with options or a path, e.g. ``tiny:size=32``.
+        space_name: The space's text form, with options or a path, e.g. ``tiny:size=32``. With a
+            child behind it, ``tiny@largest`` or ``tiny@0,2,1``, the network is that child alone;
+            the name then says its genotype.
         classes: Number of outputs.
         task_name: A module of ``elastic_nas/tasks/``.
     """
@@ -38,11 +49,29 @@ class Network:
     def __post_init__(self) -> None:
         if not 2 <= self.classes <= MAX_CLASSES:
             raise ConfigError(f"classes must be 2 to {MAX_CLASSES}, got {self.classes}.")
+        name, child = plugins.split_child(self.space_name)
+        if child is not None:  # equal children are equal networks
+            genes = format_genotype(self.space.genotype)
+            object.__setattr__(self, "space_name", f"{name}@{genes}")
 
     @cached_property
     def space(self) -> Any:
-        """The space plugin."""
-        return plugins.create("spaces", self.space_name)
+        """The space plugin, or one child of it as a space.
+
+        Raises:
+            UnknownName: There is no such space.
+            ConfigError: It has no such option.
+            GenotypeError: It has no such child.
+        """
+        name, child = plugins.split_child(self.space_name)
+        space = plugins.create("spaces", name)
+        return space if child is None else single_child(space, child)
+
+    @cached_property
+    def whole(self) -> "Network":
+        """The network of the whole space where this is one of its children alone, else itself."""
+        name, child = plugins.split_child(self.space_name)
+        return self if child is None else replace(self, space_name=name)
 
     @cached_property
     def task(self) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from elastic_nas import plugins
 from elastic_nas.budgets import Budgets
+from elastic_nas.data.place import anchored
 from elastic_nas.errors import ConfigError, RunFolderError
 from elastic_nas.files import locked, sha256_of, user_folder, write_atomic, write_json
 from elastic_nas.genotype import Genotype
@@ -51,7 +52,7 @@ def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFold
     check_free(run, resume=resume)
     plugins.load("strategies", plugins.split_options(config.search.strategy)[0])
     if config.space is not None:
-        plugins.create("spaces", config.space)  # a wrong name is told before images are read
+        _ = Network(config.space).space  # a wrong name is told before images are read
     with locked(folder):
         if resume:
             check_same(run, config)
@@ -81,8 +82,8 @@ def write_run_file(run: RunFolder, config: "RunConfig") -> None:
     """Write the full run file, with the path of the data made absolute."""
     from elastic_nas.run_file import dump_run
 
-    data = config.data if config.data == "digits" else str(Path(config.data).resolve())
-    write_atomic(run.run_file, dump_run(config.model_copy(update={"data": data})))
+    data = {"data": anchored(config.data)}
+    write_atomic(run.run_file, dump_run(config.model_copy(update=data)))
 
 
 def profile(
@@ -94,6 +95,8 @@ def profile(
     out: Path | None = None,
 ) -> tuple[Path, str]:
     """Measure this machine for all children of a space; what a table has already is kept.
+
+    For a space of one child the whole space is measured: no bound could be stated from one child.
 
     Args:
         device_name: A hardware profile's name or path.
@@ -123,6 +126,7 @@ def profile(
     else:
         network = Network(str(space), 1000 if classes is None else classes)
         path = out or user_folder() / "latency_tables" / f"{device.name}.json"
+    network = network.whole
     with nullcontext() if run is None else locked(run.path):
         table = LatencyTable.read(path) if path.exists() else None
         if table is not None:

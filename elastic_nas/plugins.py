@@ -48,12 +48,18 @@ def split_options(text: str) -> tuple[str, str]:
     return name, options
 
 
+def split_child(text: str) -> tuple[str, str | None]:
+    """A space and one child of it, if any: ``tiny:size=32@0,1`` is ``tiny:size=32``, ``0,1``."""
+    space, at, child = text.rpartition("@")
+    return (space, child) if at and ".py" not in child else (text, None)
+
+
 def anchored(text: str) -> str:
     """The same plugin from any folder: a path to a file made absolute, a name as it is."""
-    name, options = split_options(text)
+    name, _ = split_options(split_child(text)[0])
     if not name.endswith(".py"):
         return text
-    return f"{Path(name).resolve()}{':' if options else ''}{options}"
+    return f"{Path(name).resolve()}{text[len(name) :]}"
 
 
 def load(kind: str, name: str) -> ModuleType:

@@ -21,6 +21,8 @@ Floats = NDArray[np.float64]
 class Predictor:
     """A table and its fitted model, for one network.
 
+    A network of one child is predicted by the model of the whole space.
+
     Args:
         network: Whose children are asked for.
         table: Of the device.
@@ -40,19 +42,20 @@ class Predictor:
         name = table.device["name"]
         specs = dict.fromkeys(spec for unit in network.units for spec in unit.specs())
         missing = table.missing(specs)
+        whole = network.whole
         if missing:
-            raise table.missing_error(missing, network.space_name)
-        if network.identity not in table.models:
+            raise table.missing_error(missing, whole.space_name)
+        if whole.identity not in table.models:
             raise TableError(
-                f"the latency table of {name} has no fitted model of {network.space_name}.\n"
-                f"Make one: elastic-nas profile {name} --space {network.space_name}"
+                f"the latency table of {name} has no fitted model of {whole.space_name}.\n"
+                f"Make one: elastic-nas profile {name} --space {whole.space_name}"
             )
-        self.model = table.models[network.identity]
+        self.model = table.models[whole.identity]
         self.stale = stale
         self.interpolated = any(
             isinstance(spec, ClassifierSpec) and spec not in table.blocks for spec in specs
         )
-        self._device, self._space = name, network.space_name
+        self._device, self._space = name, whole.space_name
 
         def contribution_ms(spec: BlockSpec) -> float:
             return self.model.block_ms(block_features(spec, table.entry_ms(spec)[0]))
