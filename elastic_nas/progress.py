@@ -22,6 +22,12 @@ class Tracker:
         self._note = note or self._note
         self._show()
 
+    def go_to(self, done: int) -> None:
+        """Say that the work goes on from `done` steps: those beyond are to be done again."""
+        self.done = self._first = done
+        self._started = time.monotonic()
+        self._show()
+
     def _show(self) -> None:
         now = time.monotonic()
         if now - self._printed >= SECONDS_BETWEEN_LINES or self.done >= self.total:
@@ -33,7 +39,8 @@ class Tracker:
         seconds = max(time.monotonic() - self._started, 1e-9)
         rate = (self.done - self._first) / seconds
         left = f"{clock((self.total - self.done) / rate)} left" if rate > 0 else "-:-- left"
-        return f"{self.done}/{self.total}, {rate:.3g}/s, {left} {self._note}".rstrip()
+        figures = f"{self.done}/{self.total}, {rate:.3g}/s, {left}"
+        return f"{figures}; {self._note}" if self._note else figures
 
 
 class _Bar(Tracker):

@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elastic_nas.files import write_atomic
+from elastic_nas.palette import BLUE, GREEN, GREY, GRID, INK, ORANGE
 from elastic_nas.search.front import pareto_front
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#8A8F98", "#22262B"
-"""Colours that colour-blind people tell apart: Okabe and Ito, 2008,
-https://jfly.uni-koeln.de/color/; grey and ink besides."""
 
 WIDE = 4.0
 """From this ratio of the latencies on, the axis is logarithmic."""
@@ -199,7 +196,7 @@ def _label(axes: "Axes", device: str, n: int, latencies_ms: Sequence[float]) -> 
     axes.set_title(
         f"Children on {device}, each judged on {n:,} images", loc="left", color=INK, pad=12
     )
-    axes.grid(color="#E3E6EA", linewidth=0.8)
+    axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

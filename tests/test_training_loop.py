@@ -222,7 +222,7 @@ def test_epochs_become_steps(digits):
 
 
 def test_a_loss_that_is_no_number_stops_the_training(digits, tmp_path):
-    with pytest.raises(TrainingDiverged, match=r"train\.learning_rate=3"):
+    with pytest.raises(TrainingDiverged, match=r"train\.learning_rate=4"):
         trained(digits, tmp_path / "a", learning_rate=100.0, warmup=0.0, momentum=0.99,
                 clip_norm=None, steps=60)  # fmt: skip
 

@@ -3,20 +3,19 @@
 import statistics
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from elastic_nas.errors import TrainingDiverged
 from elastic_nas.progress import Tracker, say, track
 from elastic_nas.training.checkpoint import Checkpoints, Progress
-from elastic_nas.training.guard import Guard
-from elastic_nas.training.journal import Journal
+from elastic_nas.training.curves import Curves
+from elastic_nas.training.guard import Guard, all_finite
+from elastic_nas.training.journal import ROLLED_BACK, Journal, Pace
+from elastic_nas.training.memory import explained
 from elastic_nas.training.stopping import stop_requests
-from elastic_nas.training.trainer import Result, Trainer
+from elastic_nas.training.trainer import Trainer
 from elastic_nas.training.validation import Validation
 
-LOG_EVERY_SECONDS = 2.0
 CHECK_EVERY = {"cpu": 1, "cuda": 10}
 """Steps between two looks at the losses: each look waits for the device."""
 
@@ -32,12 +31,14 @@ def train(trainer: Trainer, folder: Path, *, resume: bool) -> None:
     Raises:
         KeyboardInterrupt: Stopped by Ctrl-C or SIGTERM, after a checkpoint was written.
         TrainingDiverged: The guard ended it; the last good checkpoint is kept.
+        ConfigError: A step does not fit into memory; TensorBoard is missing.
         CheckpointError: Resuming from a file that is not this run's.
     """
     course = _Course(trainer, folder)
     first = course.go_back() if resume else 0
     steps = course.steps
     if resume:
+        course.journal.go_back(first, "resumed")
         say(f"going on from step {first} of {steps}.")
     with track("training", steps, first) as bar, stop_requests() as stop:
         try:
@@ -58,76 +59,99 @@ class _Course:
         self._guard = Guard(trainer.config.guard, trainer.network.classes)
         self._validation = Validation(trainer)
         self._every = CHECK_EVERY[trainer.device.type]
-        self._saved = self._logged = time.monotonic()
-        self._waited = 0.0
+        self._pace = Pace(trainer.config.batch_size, self.steps)
+        self._curves = Curves(folder, self.steps, trainer.network.classes)
+        self._saved, self._stored = time.monotonic(), False
 
     def go_back(self) -> int:
         """Load the last good checkpoint; returns the steps done there."""
         at = self._checkpoints.load()
         self._guard.restore(at.guard)
+        self._stored = True
         return at.step
 
     def run(self, first: int, bar: Tracker, stop: threading.Event) -> int:
         """Steps from `first` on, to the last or to trouble; returns the step to go on from."""
-        for step, (x, labels) in enumerate(self._batches(first), first):
-            result = self.trainer.step(step, self.steps, x, labels, self._guard.rate)
+        self._pace.restart()
+        batches = self._pace.timed(self.trainer.stream.batches(first, self.steps))
+        for step, (x, labels) in enumerate(batches, first):
+            with explained(self.trainer, x):
+                result = self.trainer.step(step, self.steps, x, labels, self._guard.rate)
             done = step + 1
             validates = self._validation.is_due(done)
-            now = time.monotonic()
-            due = now - self._saved >= self.trainer.config.checkpoint_seconds
+            due = time.monotonic() - self._saved >= self.trainer.config.checkpoint_seconds
             saves = done == self.steps or stop.is_set() or due or validates
             note = ""
             if saves or done % self._every == 0:  # no weights are saved unseen
-                losses, norm = result.losses.tolist(), result.norm.item()
+                losses, norm = self._by_kind(result.losses.tolist()), result.norm.item()
                 trouble = self._guard.trouble(losses, norm)
+                if saves and trouble is None and not all_finite(self.trainer.supernet.parameters()):
+                    trouble = "the update made weights that are no numbers"
                 if trouble is not None:
-                    return self._recover(step, trouble, bar)
-                if saves or now - self._logged >= LOG_EVERY_SECONDS:
-                    note = self._log(step, result, losses, norm)
+                    return self._recover(done, trouble, bar)
+                if saves or self._pace.is_due:
+                    note = self._log(done, result.rate, losses, norm)
             bar.advance(1, note)
-            if saves:
+            if saves and (self._guard.calm or done == self.steps):
                 self._save(done, validates)
             if stop.is_set() and done < self.steps:
                 raise KeyboardInterrupt
         return self.steps
 
-    def _batches(self, first: int) -> Iterator[Any]:
-        """The stream's batches; the time that they keep the device waiting is added up."""
-        batches = self.trainer.stream.batches(first, self.steps)
-        while True:
-            asked = time.monotonic()
-            batch = next(batches, None)
-            self._waited += time.monotonic() - asked
-            if batch is None:
-                return
-            yield batch
+    def _by_kind(self, losses: list[float]) -> dict[str, float]:
+        """Mean loss of each kind of child, the largest first."""
+        kinds = self.trainer.sampler.kinds
+        return {
+            kind: statistics.fmean(loss for loss, k in zip(losses, kinds, strict=True) if k == kind)
+            for kind in dict.fromkeys(kinds)
+        }
 
     def _save(self, done: int, validates: bool) -> None:
         accuracies = self._validation() if validates else None
         if accuracies is not None:
-            self.journal.write({"step": done, **accuracies})
+            self.journal.write({"step": done, **accuracies, "images": self._validation.images})
         score = None if accuracies is None else statistics.fmean(accuracies.values())
         self._checkpoints.save(Progress(done, self.steps, self._guard.state), score)
-        self._saved = time.monotonic()
+        self._saved, self._stored = time.monotonic(), True
+        self._curves.draw(at_once=done == self.steps)
+        self._pace.restart()
 
-    def _recover(self, step: int, trouble: str, bar: Tracker) -> int:
-        raise TrainingDiverged(
-            f"{trouble} at step {step + 1}; the checkpoint before is kept. Train again with a "
-            "lower rate: --set train.learning_rate="
-            f"{self.trainer.config.learning_rate / 3:.2g}"
+    def _recover(self, done: int, trouble: str, bar: Tracker) -> int:
+        """Go back with a lower rate, or end; returns the step to go on from."""
+        guard = self._guard
+        if not guard.may_roll_back:
+            rate = self.trainer.config.learning_rate
+            raise TrainingDiverged(f"step {done}: {trouble}. {guard.way_out(rate)}")
+        at = self._last_good()
+        guard.roll_back(at.guard)
+        # Stored at once: a kill must not bring the higher rate back.
+        self._checkpoints.save(Progress(at.step, self.steps, guard.state))
+        self._stored = True
+        facts = {"at": done, "trouble": trouble, "rate_factor": guard.rate}
+        self.journal.go_back(at.step, ROLLED_BACK, **facts)
+        say(
+            f"step {done}: {trouble}. Going back to step {at.step}; from there on the learning "
+            f"rate is {guard.rate:.3g} of the run file's (roll-back {guard.rolled_back} of "
+            f"{self.trainer.config.guard.most})."
         )
+        bar.go_to(at.step)
+        return at.step
 
-    def _log(self, step: int, result: Result, losses: list[float], norm: float) -> str:
+    def _last_good(self) -> Progress:
+        """Load the last good checkpoint; before the first one, begin anew."""
+        if self._stored:
+            return self._checkpoints.load()
+        self.trainer.restart()
+        return Progress(0, self.steps)
+
+    def _log(self, done: int, rate: float, losses: dict[str, float], norm: float) -> str:
         """Append a row to the log; returns a line for the person who waits."""
-        names = self.trainer.sampler.kinds
-        row: dict[str, Any] = {"step": step + 1, "learning_rate": result.rate}
-        for name in dict.fromkeys(names):
-            row[name] = statistics.fmean(
-                loss for loss, other in zip(losses, names, strict=True) if other == name
-            )
-        now = time.monotonic()
-        row["gradient_norm"] = norm
-        row["waited"] = round(self._waited / max(now - self._logged, 1e-9), 4)
-        self._logged, self._waited = now, 0.0
+        figures = self._pace.figures()
+        self._pace.restart()
+        row = {"step": done, "learning_rate": rate, **losses, "gradient_norm": norm, **figures}
         self.journal.write(row)
-        return "loss " + ", ".join(f"{name} {row[name]:.3f}" for name in dict.fromkeys(names))
+        told = ", ".join(f"{kind} {loss:.4g}" for kind, loss in losses.items())
+        return (
+            f"loss {told}; rate {rate:.3g}; {figures['images_per_s']:.0f} images/s, "
+            f"waiting {figures['waited']:.0%}"
+        )

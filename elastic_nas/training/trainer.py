@@ -63,10 +63,7 @@ class Trainer:
         _check_parts(config)
         self.network, self.data, self.config, self.seed = network, data, config, seed
         self.device = device_of(config.device)
-        supernet = network.supernet(seed)
-        if not config.zero_init:
-            _start_all_norms_at_one(supernet)
-        self.supernet: Supernet = supernet.to(self.device)
+        self.supernet: Supernet = self._fresh().to(self.device)
         self._start()
         augment = Augment(
             crop_scale=(config.augment.crop_scale, 1.0),
@@ -91,6 +88,17 @@ class Trainer:
         self._teaching = Teaching(
             network.task, regularisation, config.distillation, config.accumulate
         )
+
+    def restart(self) -> None:
+        """Weights, optimiser and average as before the first step."""
+        self.supernet.load_state_dict(self._fresh().state_dict())
+        self._start()
+
+    def _fresh(self) -> Supernet:
+        supernet = self.network.supernet(self.seed)
+        if not self.config.zero_init:
+            _start_all_norms_at_one(supernet)
+        return supernet
 
     def _start(self) -> None:
         """Optimiser and average as before the first step."""

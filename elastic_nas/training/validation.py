@@ -43,6 +43,11 @@ class Validation:
             "smallest_accuracy": self._judge.evaluate(network.smallest),
         }
 
+    @property
+    def images(self) -> int:
+        """How many images judge each end."""
+        return len(self._judge.validation)
+
     def is_due(self, done: int) -> bool:
         """Whether `done` steps are a point to validate at: at most once an epoch."""
         trainer = self._trainer
