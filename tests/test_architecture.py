@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     {
         "_version", "errors", "files", "genotype", "specs", "plugins", "config", "settings",
-        "budgets", "intervals", "palette", "progress", "machine", "run_file", "yaml_file",
+        "budgets", "intervals", "palette", "progress", "machine", "run_file", "single", "yaml_file",
     },
     {"nn", "data"},
     {"spaces", "tasks", "runtimes", "strategies", "network", "measure", "additive", "runs"},
