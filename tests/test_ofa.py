@@ -17,7 +17,7 @@ from torch import nn
 
 from elastic_nas.errors import CheckpointError, ConfigError
 from elastic_nas.files import sha256_of
-from elastic_nas.genotype import Genotype, sample
+from elastic_nas.genotype import Genotype, count, sample
 from elastic_nas.network import Network
 from elastic_nas.nn.child import Child
 from elastic_nas.nn.layers import ElasticConv2d
@@ -99,6 +99,19 @@ def test_the_largest_child_has_the_published_parameters():
     parts = ("running_mean", "running_var", "num_batches_tracked", "_matrix")
     shapes = [s for name, s in published_shapes().items() if not name.endswith(parts)]
     assert network.params(network.largest) == sum(int(np.prod(s)) for s in shapes) == 7_664_760
+
+
+def test_the_choices_are_the_published_ones():
+    network = Network("ofa_mobilenetv3")
+    choices = {dim.name: dim.choices for dim in network.dims}
+    assert choices.pop("resolution") == tuple(range(128, 225, 4))
+    for stage in range(2, 7):
+        assert choices.pop(f"stage{stage}.depth") == (2, 3, 4)
+        for block in range(1, 5):
+            assert choices.pop(f"stage{stage}.block{block}.kernel") == (3, 5, 7)
+            assert choices.pop(f"stage{stage}.block{block}.expand") == (3, 4, 6)
+    assert all(len(fixed) == 1 for fixed in choices.values())
+    assert count(network.dims) == 25 * (9**2 + 9**3 + 9**4) ** 5
 
 
 def test_fvcore_counts_the_macs_of_the_reference(state):
@@ -316,6 +329,10 @@ LOST = [f"blocks.{n}.conv.point_linear.conv.conv.weight" for n in range(1, 6)]
             r"holds unknown more\.$",
         ),
         (lambda state: {"conv1.weight": torch.zeros(1)}, "no Once-for-All supernet"),
+        (
+            lambda state: changed(state, more=torch.zeros(1)),
+            r"MobileNetV3: it holds unknown more\.$",
+        ),
         (lambda state: changed(state, **{STEM: torch.zeros(32, 3, 3, 3)}), "a stem of 32 channels"),
         (
             lambda state: changed(state, **{STEM: torch.zeros(24, 3, 3, 3)}),
