@@ -104,6 +104,7 @@ class Server:
             return
         if fault == "other":
             self.version += 1
+            path.write_bytes(path.read_bytes()[::-1])
         content, first, partly = path.read_bytes(), 0, False
         if asked and self.ranges and request.headers.get("If-Range") in (None, self.tag):
             begin, _, end = asked.removeprefix("bytes=").partition("-")

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -285,21 +286,22 @@ def test_a_worker_that_is_killed_is_told_in_plain_words(train, busy):
     next(batches)
     for worker in multiprocessing.active_children():
         os.kill(worker.pid, signal.SIGKILL)
-        worker.join()
     if busy:
-        sum(range(1_000_000))
+        time.sleep(0.3)
     with pytest.raises(DataError, match=r"has died; mostly, memory .* train\.workers .*--resume"):
         list(batches)
     assert not multiprocessing.active_children()
 
 
 def test_other_errors_of_workers_are_defects_and_stay_what_they_are():
-    def broken():
-        raise RuntimeError("Caught RuntimeError in DataLoader worker process 0.")
+    def broken(message):
+        raise RuntimeError(message)
         yield
 
     with pytest.raises(RuntimeError, match="Caught"):
-        stream_module._next(broken())
+        stream_module._next(broken("Caught RuntimeError in DataLoader worker process 0."))
+    told = stream_module._next(broken("DataLoader worker (pid(s) 7) exited unexpectedly"))
+    assert isinstance(told, DataError)
 
 
 def test_batches_are_prepared_before_they_are_asked_for(train, monkeypatch):
