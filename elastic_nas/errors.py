@@ -11,6 +11,7 @@ ElasticNasError
 ├── MeasurementRefused     the machine is too busy for an honest figure
 ├── TrainingDiverged       the loss is no number any more
 ├── CheckpointError        a checkpoint that is damaged, foreign or unsafe
+│   └── DamagedCheckpoint  nothing of it can be used; an earlier one may be sound
 ├── RunFolderError         a run folder that is locked, incomplete or not writable
 └── ExportMismatch         the exported file does not compute what the child computes
 """
@@ -54,6 +55,19 @@ class MeasurementRefused(ElasticNasError):
 
 class CheckpointError(ElasticNasError):
     """A checkpoint that is damaged, foreign or unsafe."""
+
+
+class DamagedCheckpoint(CheckpointError):
+    """Nothing of a checkpoint can be used; an earlier one may be sound.
+
+    Args:
+        finding: What is wrong with which file.
+        advice: What to do where there is no other.
+    """
+
+    def __init__(self, finding: str, advice: str) -> None:
+        super().__init__(f"{finding} {advice}")
+        self.finding = finding
 
 
 class RunFolderError(ElasticNasError):

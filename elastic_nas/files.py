@@ -2,11 +2,11 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -15,6 +15,8 @@ from elastic_nas.errors import ElasticNasError, RunFolderError
 
 PACKAGE = Path(__file__).parent
 LOCK = ".lock"
+PARTIAL = ".partial"
+"""Ending of files that are being written; a killed writer leaves them behind."""
 
 
 def data_folder(name: str) -> Path:
@@ -44,24 +46,60 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         RunFolderError: The file cannot be written (no permission, disk full, ...).
     """
     data = content.encode() if isinstance(content, str) else content
-    temporary = None
+    with _replacing(path) as temporary:
+        _write(temporary, data)
+
+
+def link_atomic(source: Path, path: Path) -> None:
+    """Make `path` a second name of the file `source`; a copy where there can be none.
+
+    A crash leaves the old content or the new. Neither name may be written to in place.
+
+    Raises:
+        RunFolderError: It cannot be made (no permission, disk full, ...).
+    """
+    with _replacing(path) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:  # FAT and some network drives have no links
+            _write(temporary, source.read_bytes())
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path`; what is written there takes the place of `path`, durably."""
+    temporary = path.with_name(f".{path.name}.{token_hex(4)}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        yield temporary
         os.replace(temporary, path)
+        _sync(path.parent)
     except OSError as error:
         raise RunFolderError(
             f"cannot write {path}: {error.strerror or error}. What was there before is untouched; "
             "free some space or choose another folder, then try again."
         ) from error
     finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):  # renamed, or never made; two names of one file are not renamed
+            os.unlink(temporary)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(path, 0o644)
+
+
+def _sync(folder: Path) -> None:
+    """Let a rename outlast a power cut, on file systems that can sync a folder."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -111,7 +149,8 @@ def _in_the_way(error: OSError) -> str:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the run folder's lock, creating the folder where needed.
 
-    A folder that was made for nothing, since the work failed before it wrote a file, is removed.
+    A folder that was made for nothing, since the work failed before it wrote a file, is removed;
+    so is what a killed writer left half written.
 
     Raises:
         RunFolderError: The folder cannot be made, or another process is writing there.
@@ -131,6 +170,7 @@ def locked(folder: Path) -> Iterator[None]:
             f"cannot write to {folder}: {_in_the_way(error)}. Choose another folder with --out."
         ) from error
     try:
+        _remove_partial(folder)
         yield
     finally:
         if made and [entry.name for entry in folder.iterdir()] == [LOCK]:
@@ -139,3 +179,11 @@ def locked(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # the first that is not empty ends it
             for place in made:
                 place.rmdir()
+
+
+def _remove_partial(folder: Path) -> None:
+    """Remove what killed writers left: whoever holds the lock is the only writer."""
+    for pattern in (f".*.????????{PARTIAL}", f"*/.*.????????{PARTIAL}"):
+        for path in folder.glob(pattern):
+            with suppress(OSError):
+                path.unlink()

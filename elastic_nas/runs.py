@@ -1,5 +1,6 @@
 """The run folder: what lies where, and which network it belongs to (reads JSON only)."""
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from elastic_nas.plugins import suggest
 
 SCHEMA = "elastic-run/1"
 WEIGHTS = "supernet.safetensors"
+_STEP = re.compile(r"step-(\d{8,})\.safetensors")
 _RECORD: dict[str, type] = {
     "space": str, "identity": str, "classes": int, "task": str, "labels": list
 }  # fmt: skip
@@ -21,8 +23,8 @@ _RECORD: dict[str, type] = {
 class RunFolder:
     """A folder that `train` made.
 
-    ``run.yaml`` (the full run file), ``network.json``, ``supernet.safetensors``, ``log.jsonl``,
-    then ``latency_tables/``, ``history.jsonl``, ``ties.json``, ``fronts/`` and the pictures.
+    ``run.yaml`` (the full run file), ``network.json``, ``supernet.safetensors``,
+    ``checkpoints/``, ``log.jsonl``, then ``latency_tables/``, ``history.jsonl``, ``ties.json``, ``fronts/`` and the pictures.
     """
 
     path: Path
@@ -36,6 +38,28 @@ class RunFolder:
     def weights(self) -> Path:
         """The latest checkpoint: weights, optimiser state, and how far the training is."""
         return self.path / WEIGHTS
+
+    def checkpoint(self, step: int) -> Path:
+        """The checkpoint that is kept of a step."""
+        return self.path / "checkpoints" / f"step-{step:08}.safetensors"
+
+    @property
+    def kept(self) -> list[int]:
+        """The steps of which a checkpoint is kept, the oldest first."""
+        folder = self.checkpoint(0).parent
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        return sorted(int(found[1]) for found in map(_STEP.fullmatch, names) if found)
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint that did best in its validation."""
+        return self.checkpoint(0).with_name("best.safetensors")
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """All there are, the newest first: the latest, those kept, the best."""
+        kept = [self.checkpoint(step) for step in reversed(self.kept)]
+        return [path for path in (self.weights, *kept, self.best) if path.is_file()]
 
     @property
     def history(self) -> Path:
