@@ -207,9 +207,11 @@ def test_weights_of_another_child_are_refused():
 
 def test_its_latency_is_what_the_whole_spaces_model_predicts():
     table = fake_latency.table(TINY)
+    table.models = {"0123": fake_latency.model(q95=2.0), **table.models}
     whole = Predictor(TINY, table)
     for genotype in some_children(TINY, 5):
         own = Predictor(alone(TINY, genotype), table)
+        assert own.model == table.models[TINY.identity]
         zeros = np.zeros((1, len(alone(TINY, genotype).dims)), int)
         expected = whole.bound_ms(np.array([genotype]))
         np.testing.assert_allclose(own.bound_ms(zeros), expected, rtol=1e-12)
