@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elastic_nas import cli_import, facts, texts
+from elastic_nas import cli_runs, facts, texts
 from elastic_nas._version import __version__
 from elastic_nas.budgets import Budgets
 from elastic_nas.errors import ConfigError
@@ -15,17 +15,13 @@ from elastic_nas.guard import guarded
 from elastic_nas.options import (
     Child,
     Classes,
-    Data,
     Device,
-    Epochs,
     Evaluations,
     Json,
     Latency,
     Macs,
-    Minutes,
     Params,
     Run,
-    Settings,
     Size,
     SpaceName,
     Strategy,
@@ -69,37 +65,9 @@ def demo(
     typer.echo(run_demo(out))
 
 
-@command
-def train(
-    *,
-    run_file: Annotated[
-        str | None,
-        typer.Argument(metavar="RUN.yaml", help="A run file, or a recipe: digits, small_data."),
-    ] = None,
-    data: Data = None,
-    space: SpaceName = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The run folder; default: runs/NAME.")
-    ] = None,
-    settings: Settings = None,
-    epochs: Epochs = None,
-    minutes: Minutes = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
-) -> None:
-    """Train a supernet from a run file, or from a folder of images with --data DIR.
-
-    Writes the full run file into the run folder. Ctrl-C leaves a checkpoint; --resume goes on.
-    """
-    from elastic_nas import pipeline
-
-    given = {"data": data, "space": space, "train.epochs": epochs, "train.minutes": minutes}
-    changes = [*(settings or []), *facts.overrides(given)]
-    config, folder = facts.train_config(run_file, data, out, changes, resume=resume)
-    pipeline.train(config, folder, resume=resume)
-    typer.echo(texts.after_training(folder))
-
-
-command(cli_import.import_ofa)
+command(cli_runs.train)
+command(cli_runs.train_child)
+command(cli_runs.import_ofa)
 
 
 @command

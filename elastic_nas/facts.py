@@ -10,7 +10,7 @@ from elastic_nas import genotype as genotypes
 from elastic_nas import plugins
 from elastic_nas.budgets import Budgets
 from elastic_nas.data.place import name_of
-from elastic_nas.errors import ConfigError, GenotypeError, RunFolderError, UnknownName
+from elastic_nas.errors import ConfigError, RunFolderError, UnknownName
 from elastic_nas.genotype import Genotype, format_genotype, parse_genotype
 from elastic_nas.network import Network
 from elastic_nas.runs import open_run
@@ -19,7 +19,6 @@ from elastic_nas.settings import from_settings
 if TYPE_CHECKING:
     from elastic_nas.config import RunConfig
 
-ENDS = ("smallest", "largest")
 KINDS = ("spaces", "strategies", "devices", "tasks")
 
 
@@ -96,18 +95,10 @@ def child_of(network: Network, text: str) -> Genotype:
         GenotypeError: It fits no child of the network.
         ConfigError: The settings file cannot be read.
     """
-    if text in ENDS:
-        return network.smallest if text == "smallest" else network.largest
     if text.endswith((".yaml", ".yml")):
         from elastic_nas.yaml_file import read_yaml
 
         return from_settings(network.dims, read_yaml(Path(text)))
-    if text.isalpha():
-        raise GenotypeError(
-            f"no child called {text!r}{plugins.suggest(text, list(ENDS))}\nA child is smallest, "
-            "largest, a genotype such as "
-            f"{format_genotype(network.smallest)}, or a settings file ending in .yaml."
-        )
     return parse_genotype(network.dims, text)
 
 

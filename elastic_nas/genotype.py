@@ -7,13 +7,14 @@ number of children and uniform sampling.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from math import prod
 from random import Random
 
 from elastic_nas.errors import GenotypeError
+from elastic_nas.plugins import suggest
 
 Genotype = tuple[int, ...]
 """One index per `Dim`: which of that dimension's choices this child takes."""
@@ -60,6 +61,10 @@ def smallest(dims: Dims) -> Genotype:
     return (0,) * len(dims)
 
 
+ENDS: dict[str, Callable[[Dims], Genotype]] = {"smallest": smallest, "largest": largest}
+"""Children that have a name in every space."""
+
+
 def is_active(dims: Dims, genotype: Genotype, position: int) -> bool:
     """Whether the gene at `position` changes anything in this child."""
     needs = dims[position].needs
@@ -99,11 +104,18 @@ def format_genotype(genotype: Genotype) -> str:
 
 
 def parse_genotype(dims: Dims, text: str) -> Genotype:
-    """The canonical genotype that `text` spells, e.g. ``0,2,1``.
+    """The canonical genotype that `text` spells: ``0,2,1``, ``smallest`` or ``largest``.
 
     Raises:
-        GenotypeError: `text` is not comma-separated whole numbers that fit `dims`.
+        GenotypeError: `text` is neither an end nor comma-separated whole numbers that fit `dims`.
     """
+    if text in ENDS:
+        return ENDS[text](dims)
+    if text.isalpha():
+        raise GenotypeError(
+            f"no child called {text!r}{suggest(text, list(ENDS))}\nA child is smallest, largest, "
+            f"or a genotype such as {format_genotype(smallest(dims))}."
+        )
     parts = text.strip().split(",")
     if not all(_INDEX.fullmatch(part) for part in parts):
         raise GenotypeError(

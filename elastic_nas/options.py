@@ -44,6 +44,7 @@ Epochs = Annotated[
     int | None, typer.Option(metavar="N", help="Length: passes over the images, in all.")
 ]
 Minutes = Annotated[float | None, typer.Option(metavar="N", help="Length: minutes, in all.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")]
 Evaluations = Annotated[int | None, typer.Option(metavar="N", help="Children to know in the end.")]
 Strategy = Annotated[
     str | None, typer.Option(metavar="NAME", help="Such as evolution; see: list strategies.")

@@ -4,6 +4,7 @@ Heavy imports stand inside the functions: a query must not pay for torch.
 """
 
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from random import Random
@@ -20,13 +21,14 @@ from elastic_nas.network import Network
 from elastic_nas.progress import say
 from elastic_nas.query import Answer
 from elastic_nas.query import query as answer_query
-from elastic_nas.runs import RunFolder
+from elastic_nas.runs import RunFolder, open_run
 from elastic_nas.search.history import History, Row, read_history
 from elastic_nas.targets import Target, open_target, runtime_of
 
 if TYPE_CHECKING:
     from elastic_nas.config import RunConfig
     from elastic_nas.data.dataset import Dataset
+    from elastic_nas.nn.supernet import Supernet
     from elastic_nas.training.evaluation import Judge
 
 
@@ -67,9 +69,10 @@ def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFold
             f"{data.name}: {len(data.train)} training, {len(data.validation)} search-validation "
             f"and {len(data.test)} test images of {len(data.labels)} classes."
         )
-        trainer = Trainer(network, data, config.train, config.seed)
-        trainer.config = trainer.resolved()
         has_checkpoint = run.weights.exists()
+        begin = None if has_checkpoint else _beginning(config, network)
+        trainer = Trainer(network, data, config.train, config.seed, begin)
+        trainer.config = trainer.resolved()
         if has_checkpoint and is_finished(run, network, data.labels, trainer.config.steps or 0):
             return run
         run.write_record(network, data.labels)
@@ -78,12 +81,30 @@ def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFold
     return run
 
 
+def _beginning(config: "RunConfig", network: Network) -> "Callable[[Supernet], None] | None":
+    """What fills a fresh supernet with the weights that the run file names."""
+    from elastic_nas.training.start import begin_with
+
+    if config.train.init is None:
+        return None
+    origin = open_run(Path(config.train.init))
+
+    def begin(supernet: "Supernet") -> None:
+        say(f"beginning with {begin_with(origin, network, supernet)} of {origin.path}.")
+
+    return begin
+
+
 def write_run_file(run: RunFolder, config: "RunConfig") -> None:
-    """Write the full run file, with the path of the data made absolute."""
+    """Write the full run file, with the paths in it made absolute."""
     from elastic_nas.run_file import dump_run
 
-    data = {"data": anchored(config.data)}
-    write_atomic(run.run_file, dump_run(config.model_copy(update=data)))
+    init = None if config.train.init is None else str(Path(config.train.init).resolve())
+    places = {
+        "data": anchored(config.data),
+        "train": config.train.model_copy(update={"init": init}),
+    }
+    write_atomic(run.run_file, dump_run(config.model_copy(update=places)))
 
 
 def profile(

@@ -16,13 +16,9 @@ from elastic_nas.genotype import (
     Genotype,
     format_genotype,
     is_active,
-    largest,
     parse_genotype,
-    smallest,
 )
 from elastic_nas.specs import BlockSpec, Unit
-
-ENDS: dict[str, Callable[[Dims], Genotype]] = {"smallest": smallest, "largest": largest}
 
 
 @dataclass(frozen=True)
@@ -74,8 +70,6 @@ def single_child(space: Any, text: str) -> SingleChild:
     Raises:
         GenotypeError: `text` names no child of the space.
     """
-    if text in ENDS:
-        return SingleChild(space, ENDS[text](space.dims))
     try:
         return SingleChild(space, parse_genotype(space.dims, text))
     except GenotypeError as error:

@@ -56,6 +56,16 @@ def after_training(folder: Path, done: str = "trained") -> str:
     )
 
 
+def after_training_alone(folder: Path) -> str:
+    """The next steps with a run of one child."""
+    run = quote(str(folder))
+    return (
+        f"trained: {folder}\nNext:\n"
+        f"  elastic-nas export {run} --genotype largest --out {run}/child\n"
+        f"  elastic-nas verify {run}/child"
+    )
+
+
 def front_table(front: list[Answer], device: str) -> str:
     """The Pareto front for a person."""
     rows = [

@@ -22,8 +22,11 @@ FLOORS = (
     {"nn", "data"},
     {"spaces", "tasks", "runtimes", "strategies", "network", "measure", "additive", "runs"},
     {"training", "latency", "search", "export", "query"},
-    {"targets", "pipeline", "resume", "candidates", "delivery", "pictures", "report", "import_ofa"},
-    {"facts", "texts", "api", "demo", "guard", "options", "cli", "cli_import", "__main__", ""},
+    {
+        "targets", "pipeline", "resume", "alone", "candidates", "delivery", "pictures", "report",
+        "import_ofa",
+    },
+    {"facts", "texts", "api", "demo", "guard", "options", "cli", "cli_runs", "__main__", ""},
 )  # fmt: skip
 """Parts of the package, the lowest first; "" is the package itself, which imports lazily."""
 

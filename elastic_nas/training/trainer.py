@@ -3,6 +3,7 @@
 import copy
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -53,16 +54,25 @@ class Trainer:
         data: Its training split is learned from.
         config: The run file's train section, with `steps` or `epochs` set.
         seed: Of weights, order, augmentation and children.
+        begin: Fills a fresh supernet with the weights to begin with; None: random ones.
 
     Raises:
         ConfigError: There is no such device, or a batch cannot be cut into the parts asked for.
     """
 
-    def __init__(self, network: Network, data: Dataset, config: TrainConfig, seed: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        data: Dataset,
+        config: TrainConfig,
+        seed: int,
+        begin: Callable[[Supernet], None] | None = None,
+    ) -> None:
         set_threads(config.threads)
         _check_parts(config)
         self.network, self.data, self.config, self.seed = network, data, config, seed
         self.device = device_of(config.device)
+        self._begin = begin
         self.supernet: Supernet = self._fresh().to(self.device)
         self._start()
         augment = Augment(
@@ -98,6 +108,8 @@ class Trainer:
         supernet = self.network.supernet(self.seed)
         if not self.config.zero_init:
             _start_all_norms_at_one(supernet)
+        if self._begin is not None:
+            self._begin(supernet)
         return supernet
 
     def _start(self) -> None:
