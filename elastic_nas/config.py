@@ -124,6 +124,8 @@ class TrainConfig(_Strict):
     distillation: Literal["soft", "alpha", "none"] = "soft"
     """What children learn from the largest: ``soft`` cross-entropy against its probabilities,
     ``alpha``-divergence; ``none``: they learn from the labels."""
+    distill_from: Share = 0.0
+    """Share of the steps after which children learn from the largest; before, from the labels."""
     augment: AugmentConfig = AugmentConfig()
     """Random crops and one strong augmentation an image."""
     sync_norm: bool = False

@@ -187,6 +187,9 @@ def test_without_the_sandwich_random_children_learn_from_labels():
     assert [(x.from_labels, x.regularised) for x in drawn] == [(True, False)]
     taught = lessons(NETWORK, distillation="none")
     assert all(lesson.from_labels for lesson in taught)
+    sampler = Sampler(NETWORK, TrainConfig(distill_from=0.5), 0)
+    for share, from_labels in ((0.49, 4), (0.5, 1)):
+        assert sum(x.from_labels for x in sampler.lessons(0, share=share)) == from_labels
     config = TrainConfig(sandwich=False, random_children=3)
     assert Sampler(NETWORK, config, 0).kinds == ("random",) * 3
     assert Sampler(NETWORK, TrainConfig(), 0).kinds == ("largest", "random", "random", "smallest")

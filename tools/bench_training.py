@@ -38,6 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "main": {},
     "random children only": {"sandwich": False, "random_children": 4},
     "no distillation": {"distillation": "none"},
+    "labels for half of the steps": {"distill_from": 0.5},
     "no zero-initialisation": {"zero_init": False},
     "regularising all children": {"regularise": "all"},
     "no constant ending": {"final_rate": 0.0},

@@ -53,11 +53,12 @@ class Sampler:
         random = ("random",) * self._config.random_children
         return ("largest", *random, "smallest") if self._config.sandwich else random
 
-    def lessons(self, step: int, losses: Losses | None = None) -> list[Lesson]:
+    def lessons(self, step: int, losses: Losses | None = None, share: float = 1.0) -> list[Lesson]:
         """The lessons of a step in order: the largest child, the random ones, the smallest.
 
         Args:
             step: Number of the step.
+            share: Of the training's steps that are done.
             losses: Judges the candidates of best-up sampling.
         """
         config, network = self._config, self._network
@@ -65,7 +66,7 @@ class Sampler:
             return [Lesson(network.largest, from_labels=True, regularised=True)]
         drawn = self._drawn(step, losses)
         everyone = config.regularise == "all"
-        taught = config.sandwich and config.distillation != "none"
+        taught = config.distillation != "none" and share >= config.distill_from
         if config.sandwich:
             others = [Lesson(g, not taught, everyone) for g in (*drawn, network.smallest)]
             return [Lesson(network.largest, from_labels=True, regularised=True), *others]

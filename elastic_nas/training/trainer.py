@@ -135,7 +135,7 @@ class Trainer:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         x, targets = self._prepared(step, x_NCHW, labels_N)
-        losses = self._gradients(step, x, targets)
+        losses = self._gradients(step, step / steps, x, targets)
         norm = self._clip()
         self.optimizer.step()
         if self.average is not None:
@@ -152,9 +152,9 @@ class Trainer:
             return self._mix(x, targets, self.network.classes, rng)
         return x, targets
 
-    def _gradients(self, step: int, x_NCHW: Tensor, targets: Tensor) -> Tensor:
+    def _gradients(self, step: int, share: float, x_NCHW: Tensor, targets: Tensor) -> Tensor:
         devices = [self.device] if self.device.type == "cuda" else []
-        lessons = self.sampler.lessons(step, lambda g: self._judge(g, x_NCHW, targets))
+        lessons = self.sampler.lessons(step, lambda g: self._judge(g, x_NCHW, targets), share)
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(hash((self.seed, step)) % 2**63)  # dropout draws globally
             return sandwich_step(
