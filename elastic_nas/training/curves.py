@@ -29,6 +29,8 @@ SMOOTHING = 30
 """A point of a smooth line is the mean of about one so-manieth of all rows."""
 CLOSEST = 0.06
 """Least distance of two labels at the right edge, as a share of its height."""
+LEAST_NORM = 1e-9
+"""Gradient norms below, such as 0, are drawn as this: the scale is logarithmic."""
 
 Floats = NDArray[np.float64]
 
@@ -135,7 +137,8 @@ def _draw_losses(axes: "Axes", rows: Sequence[dict[str, Any]], classes: int) -> 
     everything = np.concatenate([*smooth.values(), *(_column(rows, kind) for kind in kinds)])
     low, high = np.quantile(everything, (0.005, 0.995))  # a spike must not flatten the rest
     chance = math.log(classes)
-    axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    margin = 0.05 * (high - low) or 0.1
+    axes.set_ylim(low - margin, high + margin)
     if low < chance < high:
         axes.axhline(chance, color=GREY, linewidth=1, linestyle=(0, (2, 3)), zorder=1)
         axes.annotate("guessing", (1, chance), (-4, 3), xycoords=axes.get_yaxis_transform(),
@@ -178,7 +181,7 @@ def _draw_rate(axes: "Axes", rows: Sequence[dict[str, Any]]) -> None:
     """Learning rate against the left scale, gradient norm against the right, logarithmic one."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    steps, norm = _column(rows, "step"), _column(rows, "gradient_norm")
+    steps, norm = _column(rows, "step"), np.maximum(_column(rows, "gradient_norm"), LEAST_NORM)
     axes.plot(steps, _column(rows, "learning_rate"), color=PURPLE, linewidth=1.8, zorder=3)
     axes.set_ylim(bottom=0)
     axes.tick_params(axis="y", colors=PURPLE)
