@@ -47,6 +47,7 @@ def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFold
     from elastic_nas.data.choose import choose_space
     from elastic_nas.data.dataset import load_dataset
     from elastic_nas.resume import check_free, check_same, is_finished
+    from elastic_nas.training.checkpoints import Checkpoints
     from elastic_nas.training.loop import train as train_loop
     from elastic_nas.training.trainer import Trainer
 
@@ -69,12 +70,14 @@ def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFold
             f"{data.name}: {len(data.train)} training, {len(data.validation)} search-validation "
             f"and {len(data.test)} test images of {len(data.labels)} classes."
         )
-        has_checkpoint = run.weights.exists()
+        has_checkpoint = bool(run.checkpoints)
         begin = None if has_checkpoint else _beginning(config, network)
         trainer = Trainer(network, data, config.train, config.seed, begin)
         trainer.config = trainer.resolved()
-        if has_checkpoint and is_finished(run, network, data.labels, trainer.config.steps or 0):
-            return run
+        if has_checkpoint:
+            at = Checkpoints(folder, trainer).restore()
+            if is_finished(run, at, data.labels, trainer.config.steps or 0):
+                return run
         run.write_record(network, data.labels)
         write_run_file(run, config.model_copy(update={"train": trainer.config}))
         train_loop(trainer, folder, resume=has_checkpoint)

@@ -3,11 +3,10 @@
 from elastic_nas.config import RunConfig
 from elastic_nas.data.place import anchored
 from elastic_nas.errors import ConfigError, RunFolderError
-from elastic_nas.network import Network
 from elastic_nas.progress import say
 from elastic_nas.run_file import read_run_file
 from elastic_nas.runs import RunFolder
-from elastic_nas.training.checkpoint import read_progress
+from elastic_nas.training.checkpoint import Progress
 
 
 def check_free(run: RunFolder, *, resume: bool) -> None:
@@ -20,7 +19,7 @@ def check_free(run: RunFolder, *, resume: bool) -> None:
     if resume:
         if not run.run_file.is_file():
             raise RunFolderError(f"{run.path} holds no run to resume.")
-    elif run.weights.exists():
+    elif run.checkpoints:
         raise RunFolderError(
             f"{run.path} holds a run already; go on with --resume, or choose another --out."
         )
@@ -51,14 +50,12 @@ def check_same(run: RunFolder, config: RunConfig) -> None:
             )
 
 
-def is_finished(run: RunFolder, network: Network, labels: tuple[str, ...], steps: int) -> bool:
-    """Whether the checkpoint has all `steps`; says so.
+def is_finished(run: RunFolder, at: Progress, labels: tuple[str, ...], steps: int) -> bool:
+    """Whether a run that is at `at` has done all `steps`; says so.
 
     Raises:
         ConfigError: It belongs to other classes, or is beyond what is asked for.
-        CheckpointError: It is damaged, or of another space.
     """
-    at = read_progress(run.weights, network)
     if labels != run.labels:
         raise ConfigError(
             f"the classes of the images have changed since {run.path} was trained: "

@@ -23,8 +23,9 @@ _RECORD: dict[str, type] = {
 class RunFolder:
     """A folder that `train` made.
 
-    ``run.yaml`` (the full run file), ``network.json``, ``supernet.safetensors``,
-    ``checkpoints/``, ``log.jsonl``, then ``latency_tables/``, ``history.jsonl``, ``ties.json``, ``fronts/`` and the pictures.
+    ``run.yaml`` (the full run file), ``network.json``, ``supernet.safetensors``, ``checkpoints/``,
+    ``log.jsonl``, then ``latency_tables/``, ``history.jsonl``, ``ties.json``, ``fronts/`` and the
+    pictures.
     """
 
     path: Path

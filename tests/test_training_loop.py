@@ -13,7 +13,8 @@ from elastic_nas.data.dataset import load_dataset
 from elastic_nas.errors import ConfigError, TrainingDiverged
 from elastic_nas.network import Network
 from elastic_nas.nn.supernet import Supernet
-from elastic_nas.training.checkpoint import FILE_NAME, Checkpoints, Progress, load_checkpoint
+from elastic_nas.training.checkpoint import FILE_NAME, Progress, load_checkpoint
+from elastic_nas.training.checkpoints import Checkpoints
 from elastic_nas.training.evaluation import Judge
 from elastic_nas.training.loop import train
 from elastic_nas.training.optimiser import Average, make_optimizer

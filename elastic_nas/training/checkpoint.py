@@ -1,10 +1,14 @@
-"""Checkpoints: weights and optimiser state in one safetensors file with JSON metadata.
+"""A checkpoint: weights and optimiser state in one safetensors file with JSON metadata.
 
-No pickle anywhere: a file that is not safetensors is refused before anything of it is used.
+No pickle anywhere: a file that is not safetensors is refused before anything of it is used. A hash
+over metadata and tensors is checked whenever they are read.
 """
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +17,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from elastic_nas._version import __version__
-from elastic_nas.errors import CheckpointError
+from elastic_nas.errors import CheckpointError, DamagedCheckpoint
 from elastic_nas.files import write_atomic
 from elastic_nas.network import Network
 from elastic_nas.nn.supernet import Supernet
 from elastic_nas.runs import WEIGHTS
 from elastic_nas.training.optimiser import Average
-from elastic_nas.training.trainer import Trainer
+from elastic_nas.training.origin import commit, versions
 
 FILE_NAME = WEIGHTS
-SCHEMA = "elastic-supernet/1"
+SCHEMA, WITHOUT_HASH = "elastic-supernet/2", "elastic-supernet/1"
+
+Facts = dict[str, Any]
+"""The metadata: plain JSON values."""
+
+_STATE: dict[type[torch.optim.Optimizer], set[str]] = {
+    torch.optim.SGD: {"momentum_buffer"},
+    torch.optim.RMSprop: {"step", "square_avg", "momentum_buffer"},
+    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
+}
+"""What each optimiser stores of a parameter; momentum only where there is some."""
 
 
 @dataclass(frozen=True)
@@ -35,42 +48,49 @@ class Progress:
     guard: dict[str, Any] = field(default_factory=dict)
 
 
-class Checkpoints:
-    """The checkpoints of one training.
+def encode(
+    network: Network,
+    supernet: Supernet,
+    at: Progress,
+    optimizer: torch.optim.Optimizer | None = None,
+    average: Average | None = None,
+    *,
+    about: Mapping[str, Any] | None = None,
+) -> bytes:
+    """The content of a checkpoint.
 
     Args:
-        folder: The run folder.
-        trainer: Whose supernet, optimiser and average are stored and filled.
+        network: What the weights are of.
+        supernet: The weights.
+        at: How far the training is.
+        optimizer: Its state is stored, too.
+        average: It is stored, too.
+        about: What else is worth knowing of it, as JSON values.
     """
-
-    def __init__(self, folder: Path, trainer: Trainer) -> None:
-        self._path, self._trainer = folder / FILE_NAME, trainer
-
-    def save(self, at: Progress, score: float | None = None) -> None:
-        """Write weights, optimiser state and what they belong to, atomically.
-
-        Args:
-            at: How far the training is.
-            score: Of the validation, where there was one; the best checkpoint is kept.
-
-        Raises:
-            RunFolderError: The file cannot be written; the previous one is untouched.
-        """
-        trainer = self._trainer
-        save_checkpoint(
-            self._path, trainer.network, trainer.supernet, at, trainer.optimizer, trainer.average
-        )
-
-    def load(self) -> Progress:
-        """Fill supernet, optimiser and average from the newest good checkpoint.
-
-        Raises:
-            CheckpointError: See `load_checkpoint`.
-        """
-        trainer = self._trainer
-        return load_checkpoint(
-            self._path, trainer.network, trainer.supernet, trainer.optimizer, trainer.average
-        )
+    tensors = {f"weights.{name}": tensor for name, tensor in supernet.state_dict().items()}
+    state = {} if optimizer is None else optimizer.state_dict()["state"]
+    for index, entry in state.items():
+        for key, value in entry.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{key}"] = value
+    if average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in average.tensors.items()}
+    flat = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    facts = {
+        "schema": SCHEMA,
+        "space": network.space_name,
+        "identity": network.identity,
+        "classes": network.classes,
+        "versions": versions(),
+        "commit": commit(),
+        **(about or {}),
+        **asdict(at),
+    }
+    digest = _Digest(facts)
+    for name, tensor in flat.items():
+        digest.update(name, tensor)
+    facts["sha256"] = digest.text()
+    return save(flat, {"elastic_nas": json.dumps(facts)})
 
 
 def save_checkpoint(
@@ -86,34 +106,45 @@ def save_checkpoint(
     Raises:
         RunFolderError: The file cannot be written; the previous one is untouched.
     """
-    tensors = {f"weights.{name}": tensor for name, tensor in supernet.state_dict().items()}
-    state = {} if optimizer is None else optimizer.state_dict()["state"]
-    for index, entry in state.items():
-        for key, value in entry.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{key}"] = value
-    if average is not None:
-        tensors |= {f"average.{name}": tensor for name, tensor in average.tensors.items()}
-    metadata = {
-        "schema": SCHEMA,
-        "space": network.space_name,
-        "identity": network.identity,
-        "classes": network.classes,
-        "version": __version__,
-        "torch": torch.__version__,
-        **asdict(at),
-    }
-    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomic(path, save(flat, {"elastic_nas": json.dumps(metadata)}))
+    write_atomic(path, encode(network, supernet, at, optimizer, average))
+
+
+class _Digest:
+    """SHA-256 over metadata, and names, types, shapes and values of tensors sorted by name."""
+
+    def __init__(self, facts: Facts) -> None:
+        hashed = {key: value for key, value in facts.items() if key != "sha256"}
+        self._sha = sha256(json.dumps(hashed, sort_keys=True).encode())
+
+    def update(self, name: str, tensor: Tensor) -> None:
+        self._sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        self._sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+
+    def text(self) -> str:
+        return self._sha.hexdigest()
+
+
+def read_facts(path: Path) -> Facts:
+    """What a checkpoint says of itself, without its tensors, and therefore unchecked.
+
+    Raises:
+        CheckpointError: The file is missing, damaged or no checkpoint.
+    """
+    with _opened(path) as file:
+        return file.facts
 
 
 def read_progress(path: Path, network: Network) -> Progress:
-    """How far the training that wrote this checkpoint was.
+    """How far the training that wrote this checkpoint was; the whole file is checked.
 
     Raises:
         CheckpointError: See `load_checkpoint`.
     """
-    return _read(path, network)[1]
+    with _opened(path) as file:
+        at = file.progress(network)
+        for _ in file.tensors():
+            pass
+        return at
 
 
 def load_checkpoint(
@@ -126,85 +157,128 @@ def load_checkpoint(
     """Fill supernet, optimiser and average from a checkpoint.
 
     Without an optimiser the supernet is to be judged: it gets the average of the weights, where
-    the checkpoint has one.
+    the checkpoint has one. An average that the checkpoint lacks begins with the weights.
 
     Raises:
-        CheckpointError: The file is missing, damaged, no safetensors file, or belongs to another
-            space or number of classes.
+        DamagedCheckpoint: The file is damaged, no safetensors file, or holds NaN or infinity.
+        CheckpointError: The file is missing, or belongs to another space, number of classes or
+            optimiser.
     """
-    tensors, progress = _read(path, network)
-    weights = _part(tensors, "weights.")
-    averaged = _part(tensors, "average.")
-    expected = supernet.state_dict()
-    shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
-    for part in (weights, averaged) if averaged else (weights,):
-        if {name: tuple(tensor.shape) for name, tensor in part.items()} != shapes:
-            raise CheckpointError(
-                f"{path} holds other weights than space {network.space_name!r} needs."
-            )
+    with _opened(path) as file:
+        at = file.progress(network)
+        file.check_weights(supernet)
+        if optimizer is not None:
+            file.check_optimizer(optimizer)
+        tensors = dict(file.tensors())
+    weights, averaged = _part(tensors, "weights."), _part(tensors, "average.")
     supernet.load_state_dict(averaged if averaged and optimizer is None else weights)
     if optimizer is not None:
-        _load_optimizer(path, optimizer, _part(tensors, "optimizer."))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _part(tensors, "optimizer.").items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = tensor
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     if average is not None:
         for name, tensor in average.tensors.items():
             tensor.copy_(averaged.get(name, weights[name]))
-    return progress
+    return at
 
 
-def _load_optimizer(
-    path: Path, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
-) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        index, _, key = name.partition(".")
-        number = int(index) if index.isdecimal() else -1
-        state.setdefault(number, {})[key] = tensor
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    expected = _STATE[type(optimizer)]
-    for number, entry in state.items():
-        fits = 0 <= number < len(parameters) and entry.keys() == expected
-        if not fits or any(
-            t.shape != parameters[number].shape for k, t in entry.items() if k != "step"
-        ):
-            raise CheckpointError(f"{path} holds another optimiser's state; train anew.")
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-_STATE: dict[type[torch.optim.Optimizer], set[str]] = {
-    torch.optim.SGD: {"momentum_buffer"},
-    torch.optim.RMSprop: {"step", "square_avg", "momentum_buffer"},
-    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
-}
-"""What each optimiser stores of a parameter."""
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _part(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
 
 
-def _read(path: Path, network: Network) -> tuple[dict[str, Tensor], Progress]:
+@contextmanager
+def _opened(path: Path) -> Iterator["_File"]:
     if not path.is_file():
         raise CheckpointError(
             f"there is no checkpoint {path}; train first: elastic-nas train --data DIR --out RUN."
         )
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get("elastic_nas", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield _File(path, file)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or no checkpoint of elastic_nas ({error}); nothing of it was used. "
-            "Restore it from a copy, or train anew with another --out."
-        ) from error
-    if not isinstance(metadata, dict) or metadata.get("schema") != SCHEMA:
-        raise CheckpointError(f"{path} is no checkpoint of elastic_nas (schema {SCHEMA}).")
-    if (metadata.get("identity"), metadata.get("classes")) != (network.identity, network.classes):
-        raise CheckpointError(
-            f"{path} was trained for space {metadata.get('space')!r} with "
-            f"{metadata.get('classes')} classes, not for {network.space_name!r} with "
-            f"{network.classes}; use the space that it was trained with, or train anew."
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, reason: str) -> DamagedCheckpoint:
+    return DamagedCheckpoint(
+        f"{path} is damaged or no checkpoint of elastic_nas ({reason}); nothing of it was used.",
+        "Go back to the newest sound checkpoint of its run, if there is one, with elastic-nas "
+        "train --out RUN --resume; or restore it from a copy, or train anew with another --out.",
+    )
+
+
+class _File:
+    """An open safetensors file that says that it is a checkpoint.
+
+    safetensors has checked that types, shapes and offsets are those of a file of its length, so
+    that nothing larger than the file is ever allocated.
+    """
+
+    def __init__(self, path: Path, file: Any) -> None:
+        self._path, self._file = path, file
+        self.facts: Facts = json.loads((file.metadata() or {}).get("elastic_nas", "null"))
+        schema = self.facts.get("schema") if isinstance(self.facts, dict) else None
+        if schema not in (SCHEMA, WITHOUT_HASH):
+            raise _damaged(path, f"it is not of schema {SCHEMA}")
+        self._shapes = {
+            name: tuple(file.get_slice(name).get_shape()) for name in sorted(file.keys())
+        }
+
+    def progress(self, network: Network) -> Progress:
+        """How far the training was; refuses another network's."""
+        facts = self.facts
+        if (facts.get("identity"), facts.get("classes")) != (network.identity, network.classes):
+            raise CheckpointError(
+                f"{self._path} was trained for space {facts.get('space')!r} with "
+                f"{facts.get('classes')} classes, not for {network.space_name!r} with "
+                f"{network.classes}; use the space that it was trained with, or train anew."
+            )
+        step, steps = facts.get("step"), facts.get("steps")
+        if type(step) is not int or type(steps) is not int or not 0 <= step <= steps:
+            raise _damaged(self._path, f"it says step {step!r} of {steps!r}")
+        return Progress(step, steps, facts.get("guard", {}))
+
+    def check_weights(self, supernet: Supernet) -> None:
+        """Refuse weights and averages that are not all of the supernet's."""
+        expected = {name: tuple(tensor.shape) for name, tensor in supernet.state_dict().items()}
+        weights, averaged = _part(self._shapes, "weights."), _part(self._shapes, "average.")
+        if weights != expected or averaged not in ({}, expected):
+            raise _damaged(self._path, "it holds other weights than its space needs")
+
+    def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Refuse what is not the state of such an optimiser of such parameters."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        momentum = optimizer.param_groups[0].get("momentum", 0) > 0
+        known = _STATE[type(optimizer)]
+        misfit = CheckpointError(
+            f"{self._path} holds the state of another optimiser, or of one without momentum; "
+            "train anew with another --out."
         )
-    step, steps = metadata.get("step"), metadata.get("steps")
-    if type(step) is not int or type(steps) is not int or not 0 <= step <= steps:
-        raise CheckpointError(f"{path} is damaged: it says step {step!r} of {steps!r}.")
-    return tensors, Progress(step, steps, metadata.get("guard", {}))
+        optional = set() if momentum else {"momentum_buffer"}
+        found: dict[int, set[str]] = {}
+        for name, shape in _part(self._shapes, "optimizer.").items():
+            index, _, key = name.partition(".")
+            number = int(index) if index.isdecimal() else len(parameters)
+            like = parameters[number : number + 1]
+            if not like or shape != (() if key == "step" else tuple(like[0].shape)):
+                raise misfit
+            found.setdefault(number, set()).add(key)
+        if any(not known - optional <= keys <= known for keys in found.values()):
+            raise misfit
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Copies of all tensors, by name; raises at the end if they are not what was written.
+
+        What safetensors gives are windows on the file, which change with it.
+        """
+        digest = _Digest(self.facts)
+        for name in self._shapes:
+            tensor = self._file.get_tensor(name).clone()
+            if not name.startswith("optimizer.") and not bool(tensor.isfinite().all()):
+                raise _damaged(self._path, f"{name} holds NaN or infinity")
+            digest.update(name, tensor)
+            yield name, tensor
+        if self.facts["schema"] != WITHOUT_HASH and digest.text() != self.facts.get("sha256"):
+            raise _damaged(self._path, "its hash is not that of its contents")

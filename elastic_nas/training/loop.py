@@ -7,7 +7,8 @@ from pathlib import Path
 
 from elastic_nas.errors import TrainingDiverged
 from elastic_nas.progress import Tracker, say, track
-from elastic_nas.training.checkpoint import Checkpoints, Progress
+from elastic_nas.training.checkpoint import Progress
+from elastic_nas.training.checkpoints import Checkpoints
 from elastic_nas.training.curves import Curves
 from elastic_nas.training.guard import Guard, all_finite
 from elastic_nas.training.journal import ROLLED_BACK, Journal, Pace
