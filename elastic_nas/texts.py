@@ -50,7 +50,7 @@ def after_training(folder: Path, done: str = "trained") -> str:
     """The next steps."""
     device, run = "local-ort-1t", quote(str(folder))
     return (
-        f"{done}: {folder}\nNext:\n  elastic-nas profile {device} --run {run}\n"
+        f"{done}: {folder}\n{_curves(folder)}Next:\n  elastic-nas profile {device} --run {run}\n"
         f"  elastic-nas search {run} --device {device}\n"
         f"  elastic-nas export {run} --device {device} --latency 5ms"
     )
@@ -60,10 +60,16 @@ def after_training_alone(folder: Path) -> str:
     """The next steps with a run of one child."""
     run = quote(str(folder))
     return (
-        f"trained: {folder}\nNext:\n"
+        f"trained: {folder}\n{_curves(folder)}Next:\n"
         f"  elastic-nas export {run} --genotype largest --out {run}/child\n"
         f"  elastic-nas verify {run}/child"
     )
+
+
+def _curves(folder: Path) -> str:
+    """Where to see how a training went; nothing where there is no picture."""
+    picture = folder / "training.png"
+    return f"Learning curves: {picture}; log: {folder / 'log.jsonl'}\n" if picture.exists() else ""
 
 
 def front_table(front: list[Answer], device: str) -> str:
