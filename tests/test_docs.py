@@ -19,7 +19,12 @@ from elastic_nas.measure import Protocol
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
-YAML_NAMES = {"guide.md": ["my_run.yaml", "a0.yaml"], "data.md": ["flowers.yaml"]}
+YAML_NAMES = {
+    "guide.md": ["my_run.yaml", "a0.yaml"],
+    "data.md": ["flowers.yaml"],
+    "training.md": ["recipe.yaml"],
+}
+PAGES = ["README.md", "docs/guide.md", "docs/latency.md", "docs/data.md", "docs/training.md"]
 SHORTER = {
     "--minutes 10": "--minutes 0.03",
     "minutes=10": "minutes=0.03",
@@ -64,7 +69,7 @@ def run_block(language: str, text: str, yaml_names: list[str]) -> None:
         Path(yaml_names.pop(0)).write_text(text)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/latency.md", "docs/data.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_examples_run(page: str, workplace: Path) -> None:
     blocks = BLOCK.findall((ROOT / page).read_text())
     assert blocks

@@ -32,7 +32,8 @@ def path(tmp_path):
 
 
 def test_available_lists_public_modules_only():
-    assert plugins.available("spaces") == ["attentive_nas", "bignas", "compact", "tiny"]
+    spaces = ["attentive_nas", "bignas", "compact", "ofa_mobilenetv3", "tiny"]
+    assert plugins.available("spaces") == spaces
     assert {"evolution", "random_search"} <= set(plugins.available("strategies"))
 
 
@@ -47,7 +48,8 @@ def test_unknown_names_get_a_suggestion():
         plugins.load("spaces", "bignass")
     assert str(caught.value) == (
         "no space called 'bignass'; did you mean 'bignas'?\n"
-        "Available spaces: attentive_nas, bignas, compact, tiny; a path to a .py file works too."
+        "Available spaces: attentive_nas, bignas, compact, ofa_mobilenetv3, tiny; a path to a .py "
+        "file works too."
     )
     with pytest.raises(UnknownName, match=r"no strategy called 'zzz'\.\n"):
         plugins.load("strategies", "zzz")
