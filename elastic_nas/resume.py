@@ -36,17 +36,19 @@ def check_same(run: RunFolder, config: RunConfig) -> None:
     """Refuse to go on with other images or another split than the weights were trained with.
 
     Raises:
-        ConfigError: `data` or `seed` differ from those in the folder's run file.
+        ConfigError: `data`, `seed` or `statistics` differ from those in the folder's run file.
     """
     before = read_run_file(run.run_file)
-    for key, old, new in (
-        ("data", anchored(before.data), anchored(config.data)),
-        ("seed", before.seed, config.seed),
+    mix = "test images would mix with training images"
+    for key, old, new, why in (
+        ("data", anchored(before.data), anchored(config.data), mix),
+        ("seed", before.seed, config.seed, mix),
+        ("statistics", before.statistics, config.statistics, "the weights expect other pixels"),
     ):
         if old != new:
             raise ConfigError(
-                f"{run.path} was trained with {key}: {old}, which cannot become {new}: test "
-                "images would mix with training images. Train in another folder with --out."
+                f"{run.path} was trained with {key}: {old}, which cannot become {new}: {why}. "
+                "Train in another folder with --out."
             )
 
 

@@ -249,24 +249,26 @@ class _File:
 
     def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Refuse what is not the state of such an optimiser of such parameters."""
+        if not self._fits(optimizer):
+            raise CheckpointError(
+                f"{self._path} holds the state of another optimiser, or of one without momentum; "
+                "train anew with another --out."
+            )
+
+    def _fits(self, optimizer: torch.optim.Optimizer) -> bool:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        momentum = optimizer.param_groups[0].get("momentum", 0) > 0
-        known = _STATE[type(optimizer)]
-        misfit = CheckpointError(
-            f"{self._path} holds the state of another optimiser, or of one without momentum; "
-            "train anew with another --out."
-        )
-        optional = set() if momentum else {"momentum_buffer"}
         found: dict[int, set[str]] = {}
         for name, shape in _part(self._shapes, "optimizer.").items():
             index, _, key = name.partition(".")
             number = int(index) if index.isdecimal() else len(parameters)
             like = parameters[number : number + 1]
             if not like or shape != (() if key == "step" else tuple(like[0].shape)):
-                raise misfit
+                return False
             found.setdefault(number, set()).add(key)
-        if any(not known - optional <= keys <= known for keys in found.values()):
-            raise misfit
+        known = _STATE[type(optimizer)]
+        moving = optimizer.param_groups[0].get("momentum", 0) > 0
+        needed = known if moving else known - {"momentum_buffer"}
+        return all(needed <= keys <= known for keys in found.values())
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Copies of all tensors, by name; raises at the end if they are not what was written.
