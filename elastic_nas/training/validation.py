@@ -10,7 +10,7 @@ from elastic_nas.training.trainer import Trainer
 
 CALIBRATION_IMAGES = 256
 VALIDATION_IMAGES = 1000
-MOST_JUDGED = 0.125
+MOST_JUDGED = 0.1
 """Images judged or calibrated with, of the images trained on meanwhile: each costs two forward
 passes, where an image of a step costs four forward and backward; measured 3 % of the time."""
 
