@@ -106,14 +106,15 @@ def test_a_training_that_ran_out_goes_on_in_parts(digits, tmp_path, monkeypatch)
     train(trainer_of(digits, accumulate=2), tmp_path, resume=False)
 
 
-def test_what_the_failed_step_held_is_let_go(trainer):
-    held = []
+def test_what_the_failed_step_held_is_let_go_before_the_figures_are_taken(trainer, monkeypatch):
+    held, seen = [], []
 
     def step():
         activations = torch.zeros(1000)
         held.append(weakref.ref(activations))
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
+    monkeypatch.setattr(memory, "_advice", lambda *_: str(seen.append(held[0]())))
     with pytest.raises(ConfigError), explained(trainer, images(24)):
         step()
-    assert held[0]() is None
+    assert seen == [None]
