@@ -4,6 +4,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -35,19 +39,23 @@ class Tracker:
             print(f"{self.title}: {self.line()}", file=sys.stderr, flush=True)
 
     def line(self) -> str:
-        """``12/40, 3.1/s, 0:09 left``, then the latest note."""
+        """The figures, then the latest note."""
+        return f"{self.figures()}; {self._note}" if self._note else self.figures()
+
+    def figures(self) -> str:
+        """``12/40, 3.1/s, 0:09 left``."""
         seconds = max(time.monotonic() - self._started, 1e-9)
         rate = (self.done - self._first) / seconds
         left = f"{clock((self.total - self.done) / rate)} left" if rate > 0 else "-:-- left"
-        figures = f"{self.done}/{self.total}, {rate:.3g}/s, {left}"
-        return f"{figures}; {self._note}" if self._note else figures
+        return f"{self.done}/{self.total}, {rate:.3g}/s, {left}"
 
 
 class _Bar(Tracker):
-    """The same on a terminal, through rich."""
+    """The same on a terminal, through rich: the figures beside a bar, the note below."""
 
     def __enter__(self) -> "_Bar":
         from rich.console import Console
+        from rich.live import Live
         from rich.progress import BarColumn, Progress, TextColumn
 
         columns = (
@@ -55,16 +63,28 @@ class _Bar(Tracker):
             BarColumn(30),
             TextColumn("{task.fields[line]}"),
         )
-        self._progress = Progress(*columns, console=Console(stderr=True))
+        console = Console(stderr=True)
+        self._progress = Progress(*columns, console=console)
         self._task = self._progress.add_task(self.title, total=self.total, line="")
-        self._progress.start()
+        self._live = Live(console=console, get_renderable=self._view)
+        self._live.start()
         return self
 
+    def _view(self) -> "RenderableType":
+        from rich.console import Group
+        from rich.text import Text
+
+        if not self._note:
+            return self._progress
+        return Group(
+            self._progress, Text(f"  {self._note}", "dim", no_wrap=True, overflow="ellipsis")
+        )
+
     def _show(self) -> None:
-        self._progress.update(self._task, completed=self.done, line=self.line())
+        self._progress.update(self._task, completed=self.done, line=self.figures())
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._live.stop()
 
 
 @contextmanager
