@@ -4,7 +4,6 @@ Heavy imports stand inside the functions: a query must not pay for torch.
 """
 
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from random import Random
@@ -21,14 +20,13 @@ from elastic_nas.network import Network
 from elastic_nas.progress import say
 from elastic_nas.query import Answer
 from elastic_nas.query import query as answer_query
-from elastic_nas.runs import RunFolder, open_run
+from elastic_nas.runs import RunFolder
 from elastic_nas.search.history import History, Row, read_history
 from elastic_nas.targets import Target, open_target, runtime_of
 
 if TYPE_CHECKING:
     from elastic_nas.config import RunConfig
     from elastic_nas.data.dataset import Dataset
-    from elastic_nas.nn.supernet import Supernet
     from elastic_nas.training.evaluation import Judge
 
 
@@ -49,6 +47,7 @@ def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFold
     from elastic_nas.resume import check_free, check_same, is_finished
     from elastic_nas.training.checkpoints import Checkpoints
     from elastic_nas.training.loop import train as train_loop
+    from elastic_nas.training.start import beginning
     from elastic_nas.training.trainer import Trainer
 
     run = RunFolder(folder)
@@ -71,7 +70,7 @@ def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFold
             f"and {len(data.test)} test images of {len(data.labels)} classes."
         )
         has_checkpoint = bool(run.checkpoints)
-        begin = None if has_checkpoint else _beginning(config, network)
+        begin = None if has_checkpoint else beginning(config.train.init, network)
         trainer = Trainer(network, data, config.train, config.seed, begin)
         trainer.config = trainer.resolved()
         if has_checkpoint:
@@ -82,20 +81,6 @@ def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFold
         write_run_file(run, config.model_copy(update={"train": trainer.config}))
         train_loop(trainer, folder, resume=has_checkpoint)
     return run
-
-
-def _beginning(config: "RunConfig", network: Network) -> "Callable[[Supernet], None] | None":
-    """What fills a fresh supernet with the weights that the run file names."""
-    from elastic_nas.training.start import begin_with
-
-    if config.train.init is None:
-        return None
-    origin = open_run(Path(config.train.init))
-
-    def begin(supernet: "Supernet") -> None:
-        say(f"beginning with {begin_with(origin, network, supernet)} of {origin.path}.")
-
-    return begin
 
 
 def write_run_file(run: RunFolder, config: "RunConfig") -> None:

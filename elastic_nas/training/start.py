@@ -1,12 +1,32 @@
 """The weights that a training begins with, where they come from another run."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 from elastic_nas.errors import ConfigError
 from elastic_nas.network import Network
 from elastic_nas.nn.importance import sort_channels
 from elastic_nas.nn.supernet import Supernet
 from elastic_nas.nn.transfer import adopt, inherit
-from elastic_nas.runs import RunFolder
+from elastic_nas.progress import say
+from elastic_nas.runs import RunFolder, open_run
 from elastic_nas.training.checkpoint import load_checkpoint
+
+
+def beginning(init: str | None, network: Network) -> Callable[[Supernet], None] | None:
+    """What fills a fresh supernet with the weights of the run that `init` names; None: nothing.
+
+    Raises:
+        UnknownName: There is no such run.
+    """
+    if init is None:
+        return None
+    origin = open_run(Path(init))
+
+    def begin(supernet: Supernet) -> None:
+        say(f"beginning with {begin_with(origin, network, supernet)} of {origin.path}.")
+
+    return begin
 
 
 def begin_with(origin: RunFolder, network: Network, supernet: Supernet) -> str:
