@@ -6,7 +6,7 @@ its weight in one method, which both `forward` and `slice` call. Suffixes of nam
 O, C output and input channels, K taps, N batch, H, W.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import sqrt
 from typing import Any
 
@@ -139,10 +139,15 @@ class ElasticBatchNorm2d(nn.Module):
 
     It keeps no running statistics at all: each child would need its own. A sliced child gets an
     ordinary `nn.BatchNorm2d`, to be calibrated.
+
+    Attributes:
+        normalise: Of images, weight and bias; those who train in several processes put
+            `sync_norm` here.
     """
 
     def __init__(self, channels: int, *, zero_init: bool = False) -> None:
         super().__init__()
+        self.normalise: Callable[[Tensor, Tensor, Tensor], Tensor] = _normalise
         self.weight_C = nn.Parameter(torch.zeros(channels) if zero_init else torch.ones(channels))
         self.bias_C = nn.Parameter(torch.zeros(channels))
 
@@ -152,8 +157,7 @@ class ElasticBatchNorm2d(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Same shape as the input."""
-        weight, bias = self.active(x_NCHW.shape[1])
-        return F.batch_norm(x_NCHW, None, None, weight, bias, training=True, eps=NORM_EPS)
+        return self.normalise(x_NCHW, *self.active(x_NCHW.shape[1]))
 
     def slice(self, channels: int) -> nn.BatchNorm2d:
         """An ordinary batch norm with the same weight and bias and fresh statistics."""
@@ -162,6 +166,10 @@ class ElasticBatchNorm2d(nn.Module):
             for own, shared in zip((norm.weight, norm.bias), self.active(channels), strict=True):
                 own.copy_(shared)
         return norm
+
+
+def _normalise(x_NCHW: Tensor, weight_C: Tensor, bias_C: Tensor) -> Tensor:
+    return F.batch_norm(x_NCHW, None, None, weight_C, bias_C, training=True, eps=NORM_EPS)
 
 
 class ElasticLinear(nn.Module):

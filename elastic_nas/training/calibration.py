@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from elastic_nas.errors import DataError
+from elastic_nas.training.distributed import ALONE, Ranks
 
 
 @dataclass
@@ -20,6 +21,8 @@ class _Moments:
 
     def merge(self, count: int, mean_C: Tensor, square_C: Tensor) -> None:
         """Add a batch: exact for unequal batches (Chan et al., 1979)."""
+        if not count:
+            return
         total = self.count + count
         delta = mean_C - self.mean_C
         self.square_C = (
@@ -28,8 +31,15 @@ class _Moments:
         self.mean_C = self.mean_C + delta * (count / total)
         self.count = total
 
+    def row(self, channels: int) -> Tensor:
+        """Count, means and squares in a row: (1 + 2 x channels,), on the CPU."""
+        count = torch.tensor([self.count], dtype=torch.float64)
+        if isinstance(self.mean_C, Tensor) and isinstance(self.square_C, Tensor):
+            return torch.cat([count, self.mean_C.cpu(), self.square_C.cpu()])
+        return torch.cat([count, count.new_zeros(2 * channels)])
 
-def calibrate(child: nn.Module, batches: Iterable[Tensor]) -> None:
+
+def calibrate(child: nn.Module, batches: Iterable[Tensor], ranks: Ranks = ALONE) -> None:
     """Give every batch norm of `child` the exact mean and variance over all batches, in place.
 
     Each batch is normalised by its own statistics, as in training, and the statistics are merged
@@ -38,6 +48,8 @@ def calibrate(child: nn.Module, batches: Iterable[Tensor]) -> None:
     Args:
         child: A sliced child; left in evaluation mode.
         batches: Normalised images (N, C, H, W) at the child's resolution; large batches are better.
+        ranks: The processes that each bring their own batches, none of them perhaps; all get the
+            statistics of all batches.
 
     Raises:
         DataError: There was no batch.
@@ -60,8 +72,8 @@ def calibrate(child: nn.Module, batches: Iterable[Tensor]) -> None:
                 child(batch)
                 for norm in norms:
                     _add_batch(moments[norm], norm, counts.pop(norm))
-        for norm in norms:
-            _store(norm, moments[norm])
+        for norm, merged in zip(norms, _of_all(ranks, norms, moments), strict=True):
+            _store(norm, merged)
     finally:
         for hook, norm, momentum in zip(hooks, norms, momenta, strict=True):
             hook.remove()
@@ -74,6 +86,22 @@ def _add_batch(moments: _Moments, norm: nn.BatchNorm2d, count: int) -> None:
     assert norm.running_var is not None
     biased_C = norm.running_var.double() * ((count - 1) / count)
     moments.merge(count, norm.running_mean.double().clone(), biased_C)
+
+
+def _of_all(
+    ranks: Ranks, norms: list[nn.BatchNorm2d], moments: dict[nn.BatchNorm2d, _Moments]
+) -> list[_Moments]:
+    """The moments of each norm, merged over all processes in the order of their ranks."""
+    if ranks.alone:
+        return [moments[norm] for norm in norms]
+    rows = [moments[norm].row(norm.num_features) for norm in norms]
+    merged = [_Moments() for _ in norms]
+    for gathered in ranks.gather(torch.cat([torch.empty(0, dtype=torch.float64), *rows])):
+        parts = torch.split(gathered, list(map(len, rows)))
+        for one, part, norm in zip(merged, parts, norms, strict=True):
+            count, mean_C, square_C = torch.split(part, [1, norm.num_features, norm.num_features])
+            one.merge(int(count), mean_C, square_C)
+    return merged
 
 
 def _store(norm: nn.BatchNorm2d, moments: _Moments) -> None:

@@ -1,6 +1,7 @@
 """Children judged on real images: slice, calibrate, evaluate, on cached data."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ from elastic_nas.network import Network
 from elastic_nas.nn.child import Child
 from elastic_nas.nn.supernet import Supernet
 from elastic_nas.training.calibration import calibrate
+from elastic_nas.training.distributed import ALONE, Ranks
 from elastic_nas.training.step import normalise
 
 BATCH = 256
@@ -31,6 +33,8 @@ class Judge:
         calibration_images: Number of training images, a fixed random choice.
         validation_images: At most so many search-validation images.
         device: Where to compute.
+        ranks: The processes that share the work: each takes every so-manieth batch, and all get
+            what one alone would get.
     """
 
     def __init__(
@@ -42,8 +46,9 @@ class Judge:
         calibration_images: int,
         validation_images: int,
         device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self._network, self._data, self._device = network, data, device
+        self._network, self._data, self._device, self._ranks = network, data, device, ranks
         self._supernet = supernet.to(device)
         self.calibration = some(data.train, calibration_images)
         self.validation = some(data.validation, validation_images)
@@ -58,7 +63,7 @@ class Judge:
         """The child, sliced and calibrated, in evaluation mode."""
         child = self._supernet.slice(genotype).to(self._device)
         split = self.calibration if calibration is None else calibration
-        calibrate(child, (x for x, _ in self._batches(split, child.resolution)))
+        calibrate(child, (x for x, _ in self._batches(split, child.resolution)), self._ranks)
         return child
 
     def evaluate(self, genotype: Genotype) -> float:
@@ -74,14 +79,17 @@ class Judge:
         correct = self._network.task.correct
         with torch.inference_mode():
             batches = self._batches(split, child.resolution)
-            parts = [correct(child(x), labels).cpu().numpy() for x, labels in batches]
-        return np.concatenate(parts)
+            parts = [correct(child(x), labels).cpu() for x, labels in batches]
+        own = torch.cat([torch.empty(0, dtype=torch.bool), *parts])
+        queues = [torch.split(answers, BATCH) for answers in self._ranks.gather(own)]
+        turns = itertools.zip_longest(*queues, fillvalue=own[:0])
+        return torch.cat([part for turn in turns for part in turn]).numpy()
 
     def _batches(self, split: Split, resolution: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Normalised images and labels, through the deployed preprocessing."""
-        preprocess = self._data.preprocess
+        """This process's normalised images and labels, through the deployed preprocessing."""
+        preprocess, ranks = self._data.preprocess, self._ranks
         pixels = split.deployed(preprocess, resolution)
-        for start in range(0, len(split), BATCH):
+        for start in range(ranks.rank * BATCH, len(split), ranks.size * BATCH):
             x = torch.from_numpy(pixels[start : start + BATCH]).to(self._device)
             labels = torch.from_numpy(split.labels[start : start + BATCH]).to(self._device)
             yield normalise(x, preprocess.mean, preprocess.std), labels

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,13 +17,15 @@ from elastic_nas.data.augment import Augment
 from elastic_nas.data.dataset import Dataset
 from elastic_nas.data.mix import Mix
 from elastic_nas.data.stream import TrainStream
-from elastic_nas.errors import ConfigError
 from elastic_nas.genotype import Genotype
 from elastic_nas.network import Network
-from elastic_nas.nn.layers import ElasticBatchNorm2d
+from elastic_nas.nn.layers import NORM_EPS, ElasticBatchNorm2d
 from elastic_nas.nn.supernet import Supernet
+from elastic_nas.nn.sync_norm import sync_norm
 from elastic_nas.progress import say
+from elastic_nas.training.agreement import check_batch, check_labels, least_steps, share_optimizer
 from elastic_nas.training.device import device_of, set_threads
+from elastic_nas.training.distributed import ALONE, Ranks
 from elastic_nas.training.optimiser import Average, make_optimizer
 from elastic_nas.training.sampling import Sampler
 from elastic_nas.training.schedule import learning_rate
@@ -36,14 +39,20 @@ class Result(NamedTuple):
     """What a step tells; tensors on the device, so that nothing waits for it.
 
     Attributes:
-        losses: Of each child, in the order of the lessons.
+        losses: Of each child, in the order of the lessons; over all processes, as the rest.
         norm: Of the summed gradient, before clipping.
         rate: The learning rate.
+        asked: Whether any process asks for each of the things that were to be asked for (above 0).
     """
 
     losses: Tensor
     norm: Tensor
     rate: float
+    asked: Tensor
+
+
+def _nothing() -> list[bool]:
+    return []
 
 
 class Trainer:
@@ -55,6 +64,7 @@ class Trainer:
         config: The run file's train section, with `steps` or `epochs` set.
         seed: Of weights, order, augmentation and children.
         begin: Fills a fresh supernet with the weights to begin with; None: random ones.
+        ranks: The processes that train together; before the first step all call `agree`.
 
     Raises:
         ConfigError: There is no such device, or a batch cannot be cut into the parts asked for.
@@ -67,13 +77,18 @@ class Trainer:
         config: TrainConfig,
         seed: int,
         begin: Callable[[Supernet], None] | None = None,
+        *,
+        ranks: Ranks = ALONE,
     ) -> None:
         set_threads(config.threads)
-        _check_parts(config)
+        check_batch(config, ranks)
         self.network, self.data, self.config, self.seed = network, data, config, seed
-        self.device = device_of(config.device)
+        self.device, self.ranks = device_of(config.device), ranks
         self._begin = begin
         self.supernet: Supernet = self._fresh().to(self.device)
+        if config.sync_norm and not ranks.alone:
+            for norm in _norms(self.supernet):
+                norm.normalise = partial(sync_norm, ranks, NORM_EPS)
         self._start()
         augment = Augment(
             crop_scale=(config.augment.crop_scale, 1.0),
@@ -84,7 +99,14 @@ class Trainer:
         )
         resolution = network.dims[0].choices[-1]
         self.stream = TrainStream(
-            data.train, augment, resolution, config.batch_size, seed, config.workers
+            data.train,
+            augment,
+            resolution,
+            config.batch_size,
+            seed,
+            config.workers,
+            rank=ranks.rank,
+            ranks=ranks.size,
         )
         mix = Mix(config.augment.mixup, config.augment.cutmix)
         self._mix = mix if mix.mixup or mix.cutmix else None
@@ -99,10 +121,27 @@ class Trainer:
             network.task, regularisation, config.distillation, config.accumulate
         )
 
+    def agree(self) -> None:
+        """Let all processes begin with the first one's weights, and do as many steps an epoch.
+
+        Raises:
+            DataError: They see other classes.
+        """
+        check_labels(self.ranks, self.data.labels)
+        self.stream.steps_per_epoch = least_steps(self.ranks, self.stream.steps_per_epoch)
+        self.share()
+
+    def share(self) -> None:
+        """Give all processes the first one's weights, average and optimiser state."""
+        averages = {} if self.average is None else self.average.tensors
+        self.ranks.share_([*self.supernet.state_dict().values(), *averages.values()])
+        share_optimizer(self.ranks, self.optimizer)
+
     def restart(self) -> None:
         """Weights, optimiser and average as before the first step."""
         self.supernet.load_state_dict(self._fresh().state_dict())
         self._start()
+        self.share()
 
     def _fresh(self) -> Supernet:
         supernet = self.network.supernet(self.seed)
@@ -119,16 +158,23 @@ class Trainer:
         self.average = None if decay is None else Average(self.supernet.named_parameters(), decay)
 
     def step(
-        self, step: int, steps: int, x_NCHW: Tensor, labels_N: Tensor, factor: float = 1.0
+        self,
+        step: int,
+        steps: int,
+        x_NCHW: Tensor,
+        labels_N: Tensor,
+        factor: float = 1.0,
+        asks: Callable[[], list[bool]] = _nothing,
     ) -> Result:
         """Run optimiser step number `step` of `steps` on one batch.
 
         Args:
             step: From 0.
             steps: Of the whole training.
-            x_NCHW: Pixels, uint8, at the largest resolution.
+            x_NCHW: Pixels, uint8, at the largest resolution; this process's share of the batch.
             labels_N: Class indices.
             factor: Of the learning rate.
+            asks: Which things this process asks all for; called late in the step.
         """
         rate = factor * learning_rate(self.config, step, steps, self.stream.steps_per_epoch)
         for group in self.optimizer.param_groups:
@@ -136,11 +182,22 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         x, targets = self._prepared(step, x_NCHW, labels_N)
         losses = self._gradients(step, step / steps, x, targets)
+        losses, asked = self._of_all(losses, asks())
         norm = self._clip()
         self.optimizer.step()
         if self.average is not None:
             self.average.update(step)
-        return Result(losses, norm, rate)
+        return Result(losses, norm, rate, asked)
+
+    def _of_all(self, losses: Tensor, asks: list[bool]) -> tuple[Tensor, Tensor]:
+        """Average gradients and losses over all processes; with them goes what each asks for."""
+        if self.ranks.alone:
+            return losses, torch.tensor(asks)
+        # Filled, not copied to the device, which would wait for it.
+        flags = [torch.full((1,), float(ask), device=self.device) for ask in asks]
+        figures = torch.cat([losses, *flags])
+        averages = self.ranks.average(list(self.supernet.parameters()), figures)
+        return averages[: len(losses)], averages[len(losses) :]
 
     def _prepared(self, step: int, x_NCHW: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images on the device, and targets."""
@@ -148,7 +205,7 @@ class Trainer:
         x = normalise(x_NCHW.to(self.device, non_blocking=True), preprocess.mean, preprocess.std)
         targets = labels_N.to(self.device, non_blocking=True)
         if self._mix is not None:
-            rng = np.random.default_rng((2, self.seed, step))
+            rng = np.random.default_rng((2, self.seed, step, self.ranks.rank))
             return self._mix(x, targets, self.network.classes, rng)
         return x, targets
 
@@ -156,10 +213,15 @@ class Trainer:
         devices = [self.device] if self.device.type == "cuda" else []
         lessons = self.sampler.lessons(step, lambda g: self._judge(g, x_NCHW, targets), share)
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(hash((self.seed, step)) % 2**63)  # dropout draws globally
+            torch.manual_seed(self._draws(step))  # dropout draws globally
             return sandwich_step(
                 self.supernet, self._teaching, x_NCHW, targets, lessons, self._autocast()
             )
+
+    def _draws(self, step: int) -> int:
+        """Seed of a step's dropout, which differs between processes."""
+        rank = self.ranks.rank
+        return hash((self.seed, step, rank) if rank else (self.seed, step)) % 2**63
 
     def _clip(self) -> Tensor:
         """Clip the gradients as the config says; returns their norm before."""
@@ -174,15 +236,17 @@ class Trainer:
 
     @torch.no_grad()
     def _judge(self, genotypes: list[Genotype], x_NCHW: Tensor, targets: Tensor) -> list[float]:
-        """Loss of each child on the first part of a batch, for best-up sampling."""
+        """Loss of each child on the first part of a batch, for best-up; summed over processes."""
         parts = self.config.accumulate
         x, y = x_NCHW.chunk(parts)[0], targets.chunk(parts)[0]
         losses = []
         for genotype in genotypes:
             with self._autocast():
                 logits = self.supernet(x, genotype)
-            losses.append(float(self.network.task.loss(logits, y, 0.0)))
-        return losses
+            losses.append(self.network.task.loss(logits, y, 0.0))
+        judged = torch.stack(losses)
+        self.ranks.sum_(judged)  # all processes choose the same child
+        return judged.tolist()
 
     def _autocast(self) -> Any:
         if self.device.type == "cuda" and self.config.mixed_precision:
@@ -202,7 +266,8 @@ class Trainer:
             started = time.perf_counter()
         self.supernet.load_state_dict(weights)
         self._start()
-        return max(1, round(60 * minutes / statistics.median(seconds[warmup:])))
+        steps = max(1, round(60 * minutes / statistics.median(seconds[warmup:])))
+        return self.ranks.told(lambda: steps)
 
     def resolved(self) -> TrainConfig:
         """The config with its length as a fixed number of steps, so that a rerun repeats it."""
@@ -219,16 +284,10 @@ class Trainer:
         return config.model_copy(update={"steps": steps, "epochs": None, "minutes": None})
 
 
-def _check_parts(config: TrainConfig) -> None:
-    share, rest = divmod(config.batch_size, config.accumulate)
-    if rest or share < 2:
-        raise ConfigError(
-            f"a batch of {config.batch_size} images cannot be cut into {config.accumulate} equal "
-            "parts of 2 images or more; change train.batch_size or train.accumulate."
-        )
+def _norms(supernet: Supernet) -> list[ElasticBatchNorm2d]:
+    return [module for module in supernet.modules() if isinstance(module, ElasticBatchNorm2d)]
 
 
 def _start_all_norms_at_one(supernet: Supernet) -> None:
-    for module in supernet.modules():
-        if isinstance(module, ElasticBatchNorm2d):
-            torch.nn.init.ones_(module.weight_C)
+    for norm in _norms(supernet):
+        torch.nn.init.ones_(norm.weight_C)
