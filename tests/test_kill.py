@@ -261,7 +261,9 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
     file = run_file(tmp_path / "run.yaml", **changes)
     whole, out = tmp_path / "whole", tmp_path / "killed"
     began = time.monotonic()
-    assert started(file, "--out", whole).wait() == 0
+    reference = started(file, "--out", whole)
+    _, said = reference.communicate()
+    assert reference.returncode == 0, said
     seconds = time.monotonic() - began
     moments, kills = random.Random(0), 0
     while kills < 20:

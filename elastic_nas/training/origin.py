@@ -29,10 +29,10 @@ def commit(checkout: Path = PACKAGE.parent) -> str | None:
         if git.is_file():  # a further working tree
             git = checkout / _value(git)
         head = _text(git / "HEAD")
-        if not head.startswith("ref: "):
-            return head
-        shared = git / _text(git / "commondir") if (git / "commondir").is_file() else git
-        return _reference(shared, head.removeprefix("ref: "))
+        if head.startswith("ref: "):
+            shared = git / _text(git / "commondir") if (git / "commondir").is_file() else git
+            head = _reference(shared, head.removeprefix("ref: "))
+        return head or None
     return None
 
 
