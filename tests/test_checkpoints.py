@@ -32,6 +32,7 @@ from elastic_nas.training.checkpoint import (
     save_checkpoint,
 )
 from elastic_nas.training.checkpoints import Checkpoints
+from elastic_nas.training.distributed import Ranks
 from elastic_nas.training.origin import commit
 from elastic_nas.training.recipe import FREE, changes
 from elastic_nas.training.trainer import Trainer
@@ -348,7 +349,7 @@ def test_only_the_latest_name_is_damaged_or_missing(trainer_of, tmp_path, capsys
         assert Checkpoints(tmp_path, trainer_of()).load().step == 5
         said = capsys.readouterr().err
         assert str(run.weights) in said
-        assert "no step is lost" in said
+        assert "no steps are lost" in said
         assert run.weights.samefile(run.checkpoint(5))
 
 
@@ -362,7 +363,7 @@ def test_the_best_is_the_last_resort_and_then_there_is_one_clear_error(
     run.weights.write_bytes(b"")
     again = Checkpoints(tmp_path, trainer)
     assert again.load().step == 1
-    assert "best.safetensors, step 1: 1 steps are lost" in capsys.readouterr().err
+    assert "best.safetensors, step 1: 1 step is lost" in capsys.readouterr().err
     again.save(Progress(2, 9), 0.4)
     assert read_facts(run.best)["step"] == 1
     for path in run.checkpoints:
@@ -459,13 +460,12 @@ def test_another_optimiser_is_refused_before_anything_changes(trained, tmp_path)
             load_checkpoint(tmp_path / FILE_NAME, NETWORK, other.supernet, other.optimizer)
 
 
-def test_other_images_and_other_processes_are_said(trained, tmp_path, capsys, monkeypatch):
+def test_other_images_and_other_processes_are_said(trained, tmp_path, capsys):
     saved(tmp_path, trained(), 1)
     trainer = trained()
     preprocess = replace(trainer.data.preprocess, mean=(0.5, 0.5, 0.5))
     trainer.data = replace(trainer.data, preprocess=preprocess)
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    trainer.ranks = Ranks(0, 2)
     Checkpoints(tmp_path, trainer).load()
     said = capsys.readouterr().err
     assert "preprocess {" in said

@@ -2,12 +2,13 @@
 
 import json
 import pickle
+import shutil
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_run import DEVICE, SPACE, cli, done, facts, refused, snapshot
+from small_run import DEVICE, SPACE, cli, done, facts, refused, run_file, snapshot
 
 from elastic_nas.errors import CheckpointError
 from elastic_nas.files import sha256_of
@@ -118,7 +119,9 @@ def sound(**changes: object) -> bytes:
         (struct.pack("<Q", 2**62) + b"{" * 50, "is damaged or no checkpoint"),
         (header("[" * 100_000), "is damaged or no checkpoint"),
         (header("9" * 10_000), "is damaged or no checkpoint"),
-        (header("null"), "no checkpoint of elastic_nas"),
+        (header("null"), "is damaged or no checkpoint"),
+        (header({"schema": "elastic-supernet/9"}), "not of schema elastic-supernet/2"),
+        (sound(schema="elastic-supernet/2"), "is damaged or no checkpoint"),
         (header({"schema": "elastic-supernet/1"}), "was trained for space None"),
         (sound(step=5), "it says step 5 of 2"),
         (sound(step="1"), "it says step '1' of 2"),
@@ -127,6 +130,7 @@ def sound(**changes: object) -> bytes:
     ],
 )
 def test_checkpoints_that_cannot_be_used(run, tmp_path, content, said):
+    shutil.rmtree(run / "checkpoints")
     (run / "supernet.safetensors").write_bytes(content)
     before = snapshot(run)
     genotype = ",".join("0" * len(NETWORK.dims))
@@ -139,6 +143,37 @@ def test_checkpoints_that_cannot_be_used(run, tmp_path, content, said):
         assert said in message
         assert str(run / "supernet.safetensors") in message
     assert snapshot(run) == before
+
+
+def test_a_damaged_checkpoint_of_a_finished_run_is_named_with_the_way_back(run):
+    path = run / "supernet.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    message = refused("search", run, "--device", DEVICE)
+    assert f"{path} is damaged" in message
+    assert "train --out RUN --resume" in message
+    result = cli("train", "--resume", "--out", run)
+    assert result.exit_code == 0
+    assert f"warning: {path} is damaged" in result.stderr
+    assert "step-00000006.safetensors, step 6: no steps are lost" in result.stderr
+    assert "nothing to do" in result.stderr
+    assert path.read_bytes() == whole
+    done("search", run, "--device", DEVICE)
+
+
+def test_lost_steps_are_trained_again_to_the_same_bits(tmp_path):
+    out, last = tmp_path / "run", tmp_path / "run" / "checkpoints" / "step-00000006.safetensors"
+    words = ("train", run_file(tmp_path / "r.yaml", checkpoint_seconds=1e-9), "--out", out)
+    done(*words)
+    whole = (out / "supernet.safetensors").read_bytes()
+    last.write_bytes(b"PK")  # and with it its other names
+    (out / "supernet.safetensors").unlink()
+    assert "holds a run already" in refused(*words)
+    said = cli("train", "--resume", "--out", out).stderr
+    assert f"warning: {out / 'supernet.safetensors'} is missing. {last} is damaged" in said
+    assert "step-00000005.safetensors, step 5: 1 step is lost" in said
+    assert "going on from step 5 of 6" in said
+    assert (out / "supernet.safetensors").read_bytes() == whole
 
 
 def test_a_truncated_checkpoint_and_one_of_another_space(run):
@@ -161,6 +196,7 @@ def test_a_pickle_in_disguise_is_refused_and_not_executed(run, tmp_path, stopped
     assert proof.exists()  # it would, if it were loaded
     proof.unlink()
     done("export", run, *BUDGET, "--out", tmp_path / "child")
+    shutil.rmtree(run / "checkpoints")
     (run / "supernet.safetensors").write_bytes(pickle.dumps(evil))
     assert "no checkpoint" in refused("search", run, "--device", DEVICE)
     assert "no checkpoint" in refused("train", "--resume", "--out", run)

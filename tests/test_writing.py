@@ -32,12 +32,16 @@ def test_a_file_size_limit_keeps_the_previous_checkpoint(run):
     ended = limited(words, 100_000)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "cannot write" in ended.stderr
-    assert "supernet.safetensors: File too large" in ended.stderr
+    assert "step-00000008.safetensors: File too large" in ended.stderr
     assert "untouched" in ended.stderr
+    assert "train.keep_checkpoints=1" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert snapshot(run)["supernet.safetensors"] == before["supernet.safetensors"]
     assert snapshot(run).keys() == before.keys()
-    done(*words)
+    done(*words, "--set", "train.keep_checkpoints=1")
+    assert [path.name for path in (run / "checkpoints").glob("step*")] == [
+        "step-00000008.safetensors"
+    ]
 
 
 # --- full disks, in process ----------------------------------------------------------------------
@@ -58,18 +62,18 @@ def full_disk(monkeypatch, after: int = 0) -> None:
 
 def test_a_full_disk_during_a_checkpoint_keeps_the_one_before(run, monkeypatch):
     before = snapshot(run)
-    full_disk(monkeypatch, after=2)  # network.json, run.yaml
+    full_disk(monkeypatch, after=2 * 2)  # network.json and run.yaml, and each time their folder
     message = refused("train", "--resume", "--out", run, "--set", "train.steps=8")
-    assert "No space left on device" in message
+    assert "step-00000008.safetensors: No space left on device" in message
     assert "free some space" in message
     assert snapshot(run)["supernet.safetensors"] == before["supernet.safetensors"]
-    assert not [name for name in snapshot(run) if name.startswith(".supernet")]
+    assert snapshot(run).keys() == before.keys()
 
 
 def test_a_full_disk_during_search_and_export(run, tmp_path, monkeypatch, stopped_clock):
     before = snapshot(run)
     with monkeypatch.context() as patch:
-        full_disk(patch, after=1)  # ties.json
+        full_disk(patch, after=2)  # ties.json and its folder
         message = refused("search", run, "--device", DEVICE, "--evaluations", 12)
     assert "No space left on device" in message
     assert "rows before are safe" in message

@@ -9,8 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from elastic_nas.budgets import format_size
 from elastic_nas.errors import CheckpointError, DamagedCheckpoint, RunFolderError
 from elastic_nas.files import link_atomic, write_atomic
@@ -69,7 +67,7 @@ class Checkpoints:
         about = {
             "preprocess": trainer.data.preprocess.describe(),
             "seed": trainer.seed,
-            "processes": _processes(),
+            "processes": trainer.ranks.size,
             "train": trainer.config.model_dump(),
             "score": score,
         }
@@ -112,12 +110,11 @@ class Checkpoints:
         return at
 
     def _say_lost(self, path: Path, at: Progress, damaged: list[DamagedCheckpoint]) -> None:
-        finding = damaged[0].finding if damaged else f"{self._run.weights} is missing."
+        missing = [] if self._run.weights.is_file() else [f"{self._run.weights} is missing."]
+        findings = " ".join([*missing, *(error.finding for error in damaged)])
         lost = max([0, *(step - at.step for step in self._run.kept)])
-        say(
-            f"warning: {finding} Going back to {path}, step {at.step}: "
-            f"{f'{lost} steps are lost, and done again' if lost else 'no step is lost'}."
-        )
+        steps = "1 step is" if lost == 1 else f"{lost or 'no'} steps are"
+        say(f"warning: {findings} Going back to {path}, step {at.step}: {steps} lost.")
 
     def load(self) -> Progress:
         """Fill supernet, optimiser and average from the newest sound checkpoint.
@@ -145,7 +142,7 @@ class Checkpoints:
         differences = changes(facts.get("train", {}), trainer.config)
         for key, now in (
             ("preprocess", trainer.data.preprocess.describe()),
-            ("processes", _processes()),
+            ("processes", trainer.ranks.size),
         ):
             before = facts.get(key, now)
             if before != now:
@@ -175,10 +172,3 @@ def _score(path: Path) -> float | None:
 def _remove(path: Path) -> None:
     with suppress(OSError):  # what cannot be removed is in nobody's way
         path.unlink()
-
-
-def _processes() -> int:
-    """How many processes train together."""
-    distributed = torch.distributed
-    ready = distributed.is_available() and distributed.is_initialized()
-    return distributed.get_world_size() if ready else 1
