@@ -168,8 +168,8 @@ def poisoned(trainer: Trainer, at: int, above: float, value: float = math.nan) -
     """Its step number `at` goes wrong while the rate's factor is larger than `above`."""
     step = trainer.step
 
-    def spoiled(number, steps, x, labels, factor):
-        result = step(number, steps, x, labels, factor)
+    def spoiled(number, steps, x, labels, factor, asks):
+        result = step(number, steps, x, labels, factor, asks)
         if number < at or factor <= above:
             return result
         with torch.no_grad():
@@ -248,8 +248,8 @@ def test_weights_that_are_no_numbers_are_never_stored(digits, tmp_path):
     trainer = trainer_of(digits)
     step = trainer.step
 
-    def spoiled(number, steps, x, labels, factor):
-        result = step(number, steps, x, labels, factor)
+    def spoiled(number, steps, x, labels, factor, asks):
+        result = step(number, steps, x, labels, factor, asks)
         if number == 4 and factor == 1:
             with torch.no_grad():
                 next(trainer.supernet.parameters()).view(-1)[0] = math.inf

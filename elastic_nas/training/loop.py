@@ -3,15 +3,15 @@
 import statistics
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from elastic_nas.errors import TrainingDiverged
 from elastic_nas.progress import Tracker, say, track
+from elastic_nas.training.books import Books
 from elastic_nas.training.checkpoint import Progress
-from elastic_nas.training.checkpoints import Checkpoints
-from elastic_nas.training.curves import Curves
 from elastic_nas.training.guard import Guard, all_finite
-from elastic_nas.training.journal import ROLLED_BACK, Journal, Pace
+from elastic_nas.training.journal import ROLLED_BACK, Pace
 from elastic_nas.training.memory import explained
 from elastic_nas.training.stopping import stop_requests
 from elastic_nas.training.trainer import Trainer
@@ -30,7 +30,8 @@ def train(trainer: Trainer, folder: Path, *, resume: bool) -> None:
         resume: Go on from the checkpoint in the folder.
 
     Raises:
-        KeyboardInterrupt: Stopped by Ctrl-C or SIGTERM, after a checkpoint was written.
+        KeyboardInterrupt: Stopped by Ctrl-C or SIGTERM, after a checkpoint was written; all
+            processes after the same step.
         TrainingDiverged: The guard ended it; the last good checkpoint is kept.
         ConfigError: A step does not fit into memory; TensorBoard is missing.
         CheckpointError: Resuming from a file that is not this run's.
@@ -39,14 +40,15 @@ def train(trainer: Trainer, folder: Path, *, resume: bool) -> None:
     first = course.go_back() if resume else 0
     steps = course.steps
     if resume:
-        course.journal.go_back(first, "resumed")
+        course.books.go_back(first, "resumed")
         say(f"going on from step {first} of {steps}.")
-    with track("training", steps, first) as bar, stop_requests() as stop:
+    insist = trainer.ranks.alone  # torchrun passes a Ctrl-C on, a second time perhaps
+    with track("training", steps, first) as bar, stop_requests(insist=insist) as stop:
         try:
             while first < steps:
                 first = course.run(first, bar, stop)
         finally:
-            course.journal.close()
+            course.books.close()
 
 
 class _Course:
@@ -55,18 +57,17 @@ class _Course:
     def __init__(self, trainer: Trainer, folder: Path) -> None:
         assert trainer.config.steps is not None
         self.trainer, self.steps = trainer, trainer.config.steps
-        self.journal = Journal(folder, tensorboard=trainer.config.tensorboard)
-        self._checkpoints = Checkpoints(folder, trainer)
+        self.books = Books(folder, trainer)
         self._guard = Guard(trainer.config.guard, trainer.network.classes)
         self._validation = Validation(trainer)
         self._every = CHECK_EVERY[trainer.device.type]
+        self._hears_every = 1 if trainer.ranks.alone else self._every
         self._pace = Pace(trainer.config.batch_size, self.steps)
-        self._curves = Curves(folder, self.steps, trainer.network.classes)
         self._saved, self._stored = time.monotonic(), False
 
     def go_back(self) -> int:
         """Load the last good checkpoint; returns the steps done there."""
-        at = self._checkpoints.load()
+        at = self.books.load()
         self._guard.restore(at.guard)
         self._stored = True
         return at.step
@@ -75,13 +76,15 @@ class _Course:
         """Steps from `first` on, to the last or to trouble; returns the step to go on from."""
         self._pace.restart()
         batches = self._pace.timed(self.trainer.stream.batches(first, self.steps))
+        asks = partial(self._asks, stop)
         for step, (x, labels) in enumerate(batches, first):
             with explained(self.trainer, x):
-                result = self.trainer.step(step, self.steps, x, labels, self._guard.rate)
+                result = self.trainer.step(step, self.steps, x, labels, self._guard.rate, asks)
             done = step + 1
             validates = self._validation.is_due(done)
-            due = time.monotonic() - self._saved >= self.trainer.config.checkpoint_seconds
-            saves = done == self.steps or stop.is_set() or due or validates
+            heard = done % self._hears_every == 0
+            stops, due = result.asked.tolist() if heard else (False, False)
+            saves = done == self.steps or stops or due or validates
             note = ""
             if saves or done % self._every == 0:  # no weights are saved unseen
                 losses, norm = self._by_kind(result.losses.tolist()), result.norm.item()
@@ -95,9 +98,14 @@ class _Course:
             bar.advance(1, note)
             if saves and (self._guard.calm or done == self.steps):
                 self._save(done, validates)
-            if stop.is_set() and done < self.steps:
+            if stops and done < self.steps:
                 raise KeyboardInterrupt
         return self.steps
+
+    def _asks(self, stop: threading.Event) -> list[bool]:
+        """Whether this process asks all to stop, and, by the first one's clock, to save."""
+        due = time.monotonic() - self._saved >= self.trainer.config.checkpoint_seconds
+        return [stop.is_set(), due and self.trainer.ranks.first]
 
     def _by_kind(self, losses: list[float]) -> dict[str, float]:
         """Mean loss of each kind of child, the largest first."""
@@ -110,11 +118,11 @@ class _Course:
     def _save(self, done: int, validates: bool) -> None:
         accuracies = self._validation() if validates else None
         if accuracies is not None:
-            self.journal.write({"step": done, **accuracies, "images": self._validation.images})
+            self.books.write({"step": done, **accuracies, "images": self._validation.images})
         score = None if accuracies is None else statistics.fmean(accuracies.values())
-        self._checkpoints.save(Progress(done, self.steps, self._guard.state), score)
+        self.books.save(Progress(done, self.steps, self._guard.state), score)
         self._saved, self._stored = time.monotonic(), True
-        self._curves.draw(at_once=done == self.steps)
+        self.books.draw(at_once=done == self.steps)
         self._pace.restart()
 
     def _recover(self, done: int, trouble: str, bar: Tracker) -> int:
@@ -122,14 +130,15 @@ class _Course:
         guard = self._guard
         if not guard.may_roll_back:
             rate = self.trainer.config.learning_rate
-            raise TrainingDiverged(f"step {done}: {trouble}. {guard.way_out(rate)}")
+            with self.trainer.ranks.together():
+                raise TrainingDiverged(f"step {done}: {trouble}. {guard.way_out(rate)}")
         at = self._last_good()
         guard.roll_back(at.guard)
         # Stored at once: a kill must not bring the higher rate back.
-        self._checkpoints.save(Progress(at.step, self.steps, guard.state))
+        self.books.save(Progress(at.step, self.steps, guard.state))
         self._stored = True
         facts = {"at": done, "trouble": trouble, "rate_factor": guard.rate}
-        self.journal.go_back(at.step, ROLLED_BACK, **facts)
+        self.books.go_back(at.step, ROLLED_BACK, **facts)
         say(
             f"step {done}: {trouble}. Going back to step {at.step}; from there on the learning "
             f"rate is {guard.rate:.3g} of the run file's (roll-back {guard.rolled_back} of "
@@ -141,7 +150,7 @@ class _Course:
     def _last_good(self) -> Progress:
         """Load the last good checkpoint; before the first one, begin anew."""
         if self._stored:
-            return self._checkpoints.load()
+            return self.books.load()
         self.trainer.restart()
         return Progress(0, self.steps)
 
@@ -150,7 +159,7 @@ class _Course:
         figures = self._pace.figures()
         self._pace.restart()
         row = {"step": done, "learning_rate": rate, **losses, "gradient_norm": norm, **figures}
-        self.journal.write(row)
+        self.books.write(row)
         told = ", ".join(f"{kind} {loss:.4g}" for kind, loss in losses.items())
         return (
             f"loss {told}; rate {rate:.3g}; {figures['images_per_s']:.0f} images/s, "

@@ -53,7 +53,7 @@ def _advice(trainer: Trainer, x_NCHW: Tensor) -> str:
     config, images = trainer.config, len(x_NCHW)
     parts = config.accumulate
     had = f"a step of {images} images in {parts} part{'s' * (parts > 1)} needs more memory than"
-    if trainer.device.type != "cuda":
+    if trainer.device.type != "cuda" or (trainer.config.sync_norm and not trainer.ranks.alone):
         fitting, figures = images // parts // 2, f"{had} this machine has"
     else:
         total, fixed, each = _figures(trainer, x_NCHW)

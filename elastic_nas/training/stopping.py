@@ -10,10 +10,13 @@ from elastic_nas.progress import say
 
 
 @contextmanager
-def stop_requests() -> Iterator[threading.Event]:
+def stop_requests(*, insist: bool = True) -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set, so that a step is never cut in half.
 
-    A second Ctrl-C acts at once. Outside the main thread signals stay as they are.
+    Outside the main thread signals stay as they are.
+
+    Args:
+        insist: A second Ctrl-C acts at once.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -22,9 +25,11 @@ def stop_requests() -> Iterator[threading.Event]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def request(number: int, frame: FrameType | None) -> None:
+        if insist:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if not event.is_set():
+            say("stopping after this step ...")
         event.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        say("stopping after this step ...")
 
     for number in before:
         signal.signal(number, request)

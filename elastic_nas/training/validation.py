@@ -33,6 +33,7 @@ class Validation:
             calibration_images=CALIBRATION_IMAGES,
             validation_images=VALIDATION_IMAGES,
             device=trainer.device,
+            ranks=trainer.ranks,
         )
 
     def __call__(self) -> dict[str, float]:
