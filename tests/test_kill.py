@@ -28,6 +28,7 @@ from elastic_nas.training.checkpoint import (
     read_progress,
 )
 from elastic_nas.training.checkpoints import Checkpoints
+from elastic_nas.training.curves import Curves
 from elastic_nas.training.trainer import Trainer
 
 NETWORK = Network("tiny:size=8", 10)
@@ -115,14 +116,6 @@ class Scores:
         return done in SCORES
 
 
-class NoCurves:
-    """In place of the picture, which is not what is killed here."""
-
-    def __init__(self, *_) -> None: ...
-
-    def draw(self, *, at_once: bool) -> None: ...
-
-
 @pytest.fixture(scope="module")
 def few():
     """A few digits, so that a training begins at once."""
@@ -133,7 +126,7 @@ def few():
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch):
     monkeypatch.setattr(loop, "Validation", Scores)
-    monkeypatch.setattr(loop, "Curves", NoCurves)
+    monkeypatch.setattr(Curves, "draw", lambda *_, **__: None)  # it is not what is killed
 
 
 def process(data, folder: Path) -> Trainer:
@@ -184,7 +177,7 @@ class Whole:
 def whole(few, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "Validation", Scores)
-        patch.setattr(loop, "Curves", NoCurves)
+        patch.setattr(Curves, "draw", lambda *_, **__: None)
         return Whole(few, tmp_path_factory.mktemp("whole"), patch)
 
 
