@@ -6,13 +6,14 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 import typer
 
 from elastic_nas import texts
 from elastic_nas.errors import ElasticNasError
+from elastic_nas.progress import speaks
 
 FAILED, INTERRUPTED = 1, 130
 
@@ -32,15 +33,15 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
         except OSError as error:
             raise _end(f"error: {_system_error(error)}", FAILED) from None
         except KeyboardInterrupt:
-            raise _end(
-                f"interrupted. {texts.how_to_go_on(function.__name__, kwargs)}", INTERRUPTED
-            ) from None
+            told = f"interrupted. {texts.how_to_go_on(function.__name__, kwargs)}"
+            raise _end(told if speaks() else None, INTERRUPTED) from None
 
     return run
 
 
-def _end(message: str, status: int) -> typer.Exit:
-    typer.echo(message, err=True)
+def _end(message: str | None, status: int) -> typer.Exit:
+    if message is not None:
+        typer.echo(message, err=True)
     return typer.Exit(status)
 
 
@@ -64,8 +65,11 @@ def terminable() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Warnings of libraries are for developers, who ask for them with ``python -W``."""
-    with warnings.catch_warnings():
+    """Warnings of libraries are for developers, who ask for them with ``python -W``.
+
+    Of the processes that torchrun starts, the first prints results.
+    """
+    with warnings.catch_warnings(), nullcontext() if speaks() else redirect_stdout(None):
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
         yield

@@ -4,7 +4,7 @@ Heavy imports stand inside the functions: a query must not pay for torch.
 """
 
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -31,56 +31,68 @@ if TYPE_CHECKING:
 
 
 def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFolder:
-    """Train a supernet; everything it leaves is in `folder`.
+    """Train a supernet, with all processes that torchrun starts; what it leaves is in `folder`.
 
     Args:
         config: The run file.
-        folder: The run folder, made where it is missing.
+        folder: The run folder, made where it is missing; the first process alone looks into it.
         resume: Go on from the last checkpoint instead of refusing a folder that holds one.
 
     Raises:
         ElasticNasError: See `training.loop.train`, `data.dataset.load_dataset`.
         KeyboardInterrupt: Stopped on request, with a checkpoint in the folder.
+        SystemExit: Another process has failed, and tells why.
     """
-    from elastic_nas.data.choose import choose_space
     from elastic_nas.data.dataset import load_dataset
-    from elastic_nas.resume import check_free, check_same, is_finished
+    from elastic_nas.resume import check_names, claim, is_finished, mark
     from elastic_nas.training.checkpoints import Checkpoints
+    from elastic_nas.training.distributed import joined
     from elastic_nas.training.loop import train as train_loop
     from elastic_nas.training.start import beginning
     from elastic_nas.training.trainer import Trainer
 
     run = RunFolder(folder)
-    check_free(run, resume=resume)
-    plugins.load("strategies", plugins.split_options(config.search.strategy)[0])
-    if config.space is not None:
-        _ = Network(config.space).space  # a wrong name is told before images are read
-    with locked(folder):
-        if resume:
-            check_same(run, config)
-        data = load_dataset(config.data, config.seed, config.statistics)
-        if config.space is None:
-            space, reason = choose_space(data)
-            say(reason)
-            config = config.model_copy(update={"space": space})
-        config = config.model_copy(update={"space": plugins.anchored(str(config.space))})
-        network = Network(str(config.space), len(data.labels))
-        say(
-            f"{data.name}: {len(data.train)} training, {len(data.validation)} search-validation "
-            f"and {len(data.test)} test images of {len(data.labels)} classes."
-        )
-        has_checkpoint = bool(run.checkpoints)
-        begin = None if has_checkpoint else beginning(config.train.init, network)
-        trainer = Trainer(network, data, config.train, config.seed, begin)
+    with joined(config.train.device) as ranks, ExitStack() as held:
+        with ranks.together():
+            check_names(config)
+        config, begun = claim(run, config, ranks, held, resume=resume)
+        with ranks.together():
+            data = load_dataset(config.data, config.seed, config.statistics)
+            config, network = _network_for(data, config)
+            begin = beginning(config.train.init, network) if ranks.first and not begun else None
+            trainer = Trainer(network, data, config.train, config.seed, begin, ranks=ranks)
+        trainer.agree()
         trainer.config = trainer.resolved()
-        if has_checkpoint:
-            at = Checkpoints(folder, trainer).restore()
-            if is_finished(run, at, data.labels, trainer.config.steps or 0):
-                return run
-        run.write_record(network, data.labels)
-        write_run_file(run, config.model_copy(update={"train": trainer.config}))
-        train_loop(trainer, folder, resume=has_checkpoint)
+
+        def finished() -> bool:
+            if begun:
+                at = Checkpoints(folder, trainer).restore()
+                if is_finished(run, at, data.labels, trainer.config.steps or 0):
+                    return True
+            mark(run)
+            run.write_record(network, data.labels)
+            write_run_file(run, config.model_copy(update={"train": trainer.config}))
+            return False
+
+        if not ranks.told(finished):
+            train_loop(trainer, folder, resume=begun)
     return run
+
+
+def _network_for(data: "Dataset", config: "RunConfig") -> tuple["RunConfig", Network]:
+    """The network for these images, and the run file with its space; says what they are."""
+    from elastic_nas.data.choose import choose_space
+
+    space = config.space
+    if space is None:
+        space, reason = choose_space(data)
+        say(reason)
+    network = Network(plugins.anchored(space), len(data.labels))
+    say(
+        f"{data.name}: {len(data.train)} training, {len(data.validation)} search-validation "
+        f"and {len(data.test)} test images of {len(data.labels)} classes."
+    )
+    return config.model_copy(update={"space": network.space_name}), network
 
 
 def write_run_file(run: RunFolder, config: "RunConfig") -> None:

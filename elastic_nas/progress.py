@@ -1,5 +1,6 @@
 """Progress of long work on standard error: a bar on a terminal, a line now and then elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ class Tracker:
         now = time.monotonic()
         if now - self._printed >= SECONDS_BETWEEN_LINES or self.done >= self.total:
             self._printed = now
-            print(f"{self.title}: {self.line()}", file=sys.stderr, flush=True)
+            say(f"{self.title}: {self.line()}")
 
     def line(self) -> str:
         """The figures, then the latest note."""
@@ -96,7 +97,7 @@ def track(title: str, total: int, done: int = 0) -> Iterator[Tracker]:
         total: Number of steps.
         done: Steps that an earlier run did already.
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and speaks():
         with _Bar(title, total, done) as bar:
             yield bar
     else:
@@ -105,7 +106,13 @@ def track(title: str, total: int, done: int = 0) -> Iterator[Tracker]:
 
 def say(message: str) -> None:
     """One line for the person who waits, on standard error."""
-    print(message, file=sys.stderr, flush=True)
+    if speaks():
+        print(message, file=sys.stderr, flush=True)
+
+
+def speaks() -> bool:
+    """Whether this process talks: of those that torchrun starts, the first does for all."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def clock(seconds: float) -> str:

@@ -1,12 +1,88 @@
 """Whether a training may begin in a folder, go on there, or is finished."""
 
+import os
+import socket
+from contextlib import ExitStack
+
+from elastic_nas import plugins
 from elastic_nas.config import RunConfig
 from elastic_nas.data.place import anchored
 from elastic_nas.errors import ConfigError, RunFolderError
+from elastic_nas.files import locked, write_atomic
+from elastic_nas.network import Network
 from elastic_nas.progress import say
 from elastic_nas.run_file import read_run_file
 from elastic_nas.runs import RunFolder
 from elastic_nas.training.checkpoint import Progress
+from elastic_nas.training.distributed import Ranks
+
+JOB = ".torchrun"
+"""Names the job that began a run, so that torchrun's own restarts go on with it, and only they."""
+
+
+def check_names(config: RunConfig) -> None:
+    """Refuse wrong names of plugins before images are read.
+
+    Raises:
+        UnknownName: There is no such strategy or space.
+    """
+    plugins.load("strategies", plugins.split_options(config.search.strategy)[0])
+    if config.space is not None:
+        _ = Network(config.space).space
+
+
+def claim(
+    run: RunFolder, config: RunConfig, ranks: Ranks, held: ExitStack, *, resume: bool
+) -> tuple[RunConfig, bool]:
+    """Take a folder for a training; the first process does it for all.
+
+    Where torchrun has replaced lost processes, the training that they began goes on.
+
+    Args:
+        run: The folder.
+        config: The run file.
+        ranks: The processes that train together.
+        held: Keeps the folder's lock.
+        resume: Go on from the last checkpoint.
+
+    Returns:
+        The run file to train by, and whether there is a checkpoint to go on from.
+
+    Raises:
+        ElasticNasError: See `check_free`, `check_same`, `files.locked`.
+    """
+
+    def taken() -> tuple[dict[str, object], bool]:
+        restarted = not resume and _is_restart(run)
+        check_free(run, resume=resume or restarted)
+        held.enter_context(locked(run.path))
+        chosen = read_run_file(run.run_file) if restarted else config
+        if resume or restarted:
+            check_same(run, chosen)
+        return chosen.model_dump(), bool(run.checkpoints)
+
+    fields, begun = ranks.told(taken)
+    return RunConfig.model_validate({**fields, "data": config.data}), begun
+
+
+def mark(run: RunFolder) -> None:
+    """Let a run remember torchrun's job, if it is one."""
+    job = _job()
+    if job is not None:
+        write_atomic(run.path / JOB, job)
+
+
+def _is_restart(run: RunFolder) -> bool:
+    """Whether torchrun started this process in place of a lost one that trained this run."""
+    count, path = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")), run.path / JOB
+    known = count > 0 and path.is_file() and run.run_file.is_file()
+    return known and path.read_text(encoding="utf-8") == _job()
+
+
+def _job() -> str | None:
+    """What tells a job of torchrun from all others: its agent, which outlives its processes."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID")
+    return None if name is None else f"{name} on {socket.gethostname()}, process {os.getppid()}"
 
 
 def check_free(run: RunFolder, *, resume: bool) -> None:

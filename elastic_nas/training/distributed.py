@@ -211,8 +211,3 @@ def _others_may_end() -> Iterator[None]:
         if any(sign in words for sign in _SIGNS_OF_LOSS):
             raise SystemExit(1) from None
         raise
-
-
-def restarted() -> bool:
-    """Whether torchrun has started this process anew, after one of its kind was lost."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
