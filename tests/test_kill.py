@@ -69,7 +69,7 @@ class Disk:
 
     def _opening(self, original):
         def opened(path, mode="r", *args, **kwargs):
-            if mode != "xb":
+            if mode not in ("xb", "wb", "w"):
                 return original(path, mode, *args, **kwargs)
             self.strike("open")
             file = original(path, mode, buffering=0)
@@ -244,37 +244,45 @@ def test_killed_in_the_midst_of_a_step(few, whole, tmp_path, monkeypatch):
 
 
 def started(*words: object) -> subprocess.Popen[str]:
+    """A training that has just told its images."""
     command = [sys.executable, "-m", "elastic_nas", "train", *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    while "test images" not in process.stderr.readline():
+        assert process.poll() is None
+    return process
 
 
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
     changes = {"steps": 60, "ema": 0.9, "checkpoint_seconds": 0.001, "validations": 5}
     file = run_file(tmp_path / "run.yaml", **changes)
-    whole, out = tmp_path / "whole", tmp_path / "killed"
-    began = time.monotonic()
-    reference = started(file, "--out", whole)
+    whole, run = tmp_path / "whole", RunFolder(tmp_path / "killed")
+    reference, began = started(file, "--out", whole), time.monotonic()
     _, said = reference.communicate()
     assert reference.returncode == 0, said
     seconds = time.monotonic() - began
-    moments, kills = random.Random(0), 0
-    while kills < 20:
-        process = started(*(["--resume"] if (out / "run.yaml").exists() else [file]), "--out", out)
+    moments, steps = random.Random(0), []
+    while len(steps) < 20:
+        words = ["--resume"] if run.run_file.exists() else [file]
+        process = started(*words, "--out", run.path)
         try:
-            _, said = process.communicate(timeout=moments.uniform(0.5, 0.5 + seconds / 3))
+            process.wait(moments.uniform(0, seconds / 2))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
-            process.communicate()
-            kills += 1
+        _, said = process.communicate()
+        if process.returncode == 0:
+            shutil.rmtree(run.path)  # finished: from the beginning again
             continue
-        assert process.returncode == 0, said
-        shutil.rmtree(out)  # finished: from the beginning again
-    if not (out / "run.yaml").exists():
-        shutil.rmtree(out, ignore_errors=True)
-    words = ["--resume"] if out.exists() else [file]
-    ended = started(*words, "--out", out)
+        assert process.returncode == -signal.SIGKILL, said
+        found = run.weights.exists()
+        steps.append(read_progress(run.weights, NETWORK).step if found else 0)
+    assert len(set(steps)) > 5
+    words = ["--resume"] if run.run_file.exists() else [file]
+    ended = started(*words, "--out", run.path)
     _, said = ended.communicate()
     assert ended.returncode == 0, said
-    assert same(load_file(out / FILE_NAME), load_file(whole / FILE_NAME))
-    assert not list(out.rglob(f"*{PARTIAL}"))
+    assert same(load_file(run.weights), load_file(whole / FILE_NAME))
+    assert not list(run.path.rglob(f"*{PARTIAL}"))
