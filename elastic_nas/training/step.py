@@ -7,6 +7,7 @@ regularising the largest child only: Yu et al., 2020 (BigNAS), https://arxiv.org
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -116,7 +117,18 @@ def _pass(
 
 def normalise(x_NCHW: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Pixels of 0-255 to normalised float32 in channels-last layout, as the exported graph does."""
-    scale = torch.tensor([1 / (255 * s) for s in std], device=x_NCHW.device)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=x_NCHW.device)
-    x = x_NCHW.float() * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
+    scale, shift = _affine(tuple(mean), tuple(std), x_NCHW.device, torch.get_default_dtype())
+    x = x_NCHW.float() * scale + shift
     return x.contiguous(memory_format=torch.channels_last)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _affine(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Scale and shift of each channel, made once: each copy to a GPU would wait for its work."""
+    shifts = [-m / s for m, s in zip(mean, std, strict=True)]
+    scale = torch.tensor([1 / (255 * s) for s in std], device=device, dtype=dtype)
+    shift = torch.tensor(shifts, device=device, dtype=dtype)
+    return scale.view(1, -1, 1, 1), shift.view(1, -1, 1, 1)
