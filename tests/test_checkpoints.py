@@ -253,7 +253,9 @@ def test_a_full_disk_tells_what_a_checkpoint_takes(trainer_of, tmp_path, monkeyp
             checkpoints.save(Progress(2, 9))
     message = str(caught.value)
     assert "step-00000002.safetensors: No space left on device" in message
-    assert f"takes {format_size(len(before[run.weights]))}, and up to 9 lie" in message
+    size = len(before[run.weights])
+    assert f"A checkpoint takes {format_size(size)};" in message
+    assert f"up to 9, which take {format_size(9 * size)}. Go on with fewer" in message
     assert "--resume --set train.keep_checkpoints=1" in message
     assert {path: path.read_bytes() for path in run.checkpoints} == before
     checkpoints.save(Progress(2, 9))

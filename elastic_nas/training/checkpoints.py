@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from elastic_nas.budgets import format_size
+from elastic_nas.config import TrainConfig
 from elastic_nas.errors import CheckpointError, DamagedCheckpoint, RunFolderError
 from elastic_nas.files import link_atomic, write_atomic
 from elastic_nas.progress import say
@@ -77,11 +78,8 @@ class Checkpoints:
         try:
             write_atomic(path, content)
         except RunFolderError as error:
-            most = trainer.config.keep_checkpoints
             raise RunFolderError(
-                f"{error} A checkpoint takes {format_size(len(content))}, and up to {most + 2} lie "
-                "on the disk while one is written: the newest, the best, and the new one. With "
-                "less to keep, go on with --resume --set train.keep_checkpoints=1"
+                f"{error} {_space_needed(len(content), trainer.config)}"
             ) from error
 
     def restore(self) -> Progress:
@@ -149,6 +147,16 @@ class Checkpoints:
                 differences.append(f"{key} {before} -> {now}")
         if differences:
             say(f"note: from step {at.step} on this is another recipe: {', '.join(differences)}.")
+
+
+def _space_needed(size_bytes: int, config: TrainConfig) -> str:
+    most = config.keep_checkpoints + 2
+    fewer = " Go on with fewer: --resume --set train.keep_checkpoints=1"
+    return (
+        f"A checkpoint takes {format_size(size_bytes)}; with the best and the one that is being "
+        f"written there are up to {most}, which take {format_size(most * size_bytes)}."
+        f"{fewer if config.keep_checkpoints > 1 else ''}"
+    )
 
 
 def _none_sound(run: RunFolder, damaged: list[DamagedCheckpoint]) -> CheckpointError:
