@@ -20,7 +20,7 @@ def check_batch(config: TrainConfig, ranks: Ranks) -> None:
         return
     lower = batch // parts * parts
     sizes = [size for size in (lower, lower + parts) if size >= 2 * parts] or [2 * parts]
-    among = "" if ranks.alone else f", {config.accumulate} for each of {ranks.size} processes"
+    among = "" if ranks.alone else f" ({ranks.size} processes x {config.accumulate})"
     raise ConfigError(
         f"a batch of {batch} images cannot be cut into {parts} equal parts of 2 images or "
         f"more{among}; the nearest that can: train.batch_size={' or '.join(map(str, sizes))}. Or "
