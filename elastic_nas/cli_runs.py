@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from elastic_nas import facts, texts
+from elastic_nas.errors import ConfigError
 from elastic_nas.options import Data, Epochs, Minutes, Resume, Run, Settings, SpaceName
 
 
@@ -37,6 +38,8 @@ def train(  # noqa: PLR0913  one parameter an option
     """
     from elastic_nas import pipeline
 
+    if resume and init is not None:
+        raise ConfigError("a training that goes on has its weights; leave --init or --resume out.")
     given = {"data": data, "space": space, "train.epochs": epochs, "train.minutes": minutes}
     given["train.init"] = None if init is None else str(init)
     changes = [*(settings or []), *facts.overrides(given)]

@@ -123,6 +123,9 @@ def test_weights_of_other_networks_are_refused(made_run, tmp_path):
     assert "did you mean 'smallest'" in refused(
         "train-child", made_run, "--genotype", "smalest", "--out", tmp_path / "x"
     )
+    assert "leave --init or --resume out" in refused(
+        "train", "--resume", "--out", made_run, "--init", made_run
+    )
     assert "does not exist" in refused(
         "train", run_file(tmp_path / "run.yaml"), "--init", tmp_path / "none",
         "--out", tmp_path / "y",
