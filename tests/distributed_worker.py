@@ -113,7 +113,7 @@ def steps(
         trainer.agree()
         collectives, children = [], []
         drawn = trainer.sampler.lessons
-        for step, batch in enumerate(trainer.stream.batches(0, STEPS)):
+        for step, batch in enumerate(trainer.stream.batches(0, trainer.config.steps)):
             lessons: list[Any] = []
             trainer.sampler.lessons = lambda *a, into=lessons: into.extend(drawn(*a)) or into
             with counted() as calls:
@@ -306,7 +306,7 @@ def main(photos: Path, folder: Path, ports: list[str]) -> None:
         tensors = {}
         for name, changes in (
             ("plain", {}), ("sync", {"sync_norm": True, "accumulate": 2}),
-            ("best_up", {"sampling": "best_up", "sandwich": False}),
+            ("best_up", {"sampling": "best_up", "sandwich": False, "steps": 2}),
         ):  # fmt: skip
             found, *facts[name] = steps(ranks, data, **changes)
             tensors |= {f"{name}.{key}": value for key, value in found.items()}

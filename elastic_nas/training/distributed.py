@@ -167,10 +167,10 @@ def joined(device: str) -> Iterator[Ranks]:
     if size == 1:
         yield ALONE
         return
-    ranks = Ranks(int(os.environ["RANK"]), size)
+    ranks = Ranks(int(os.environ.get("RANK", "0")), size)
     cuda = torch.cuda.is_available() and device != "cpu"
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT)
+        _meet("cpu:gloo,cuda:nccl" if cuda else "gloo")
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"the {size} processes of this training cannot find each other: {error}. Start them "
@@ -182,6 +182,20 @@ def joined(device: str) -> Iterator[Ranks]:
         yield ranks
     finally:
         dist.destroy_process_group()
+
+
+def _meet(backend: str) -> None:
+    """Join the others; each start of torchrun by a name of its own.
+
+    It keeps one store for all starts, in which a process might find the address of a lost one.
+    """
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    own = PrefixStore(f"start {start}", store)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=TIMEOUT)
 
 
 def _take_gpu(device: str) -> None:
