@@ -14,7 +14,10 @@ def train(  # noqa: PLR0913  one parameter an option
     *,
     run_file: Annotated[
         str | None,
-        typer.Argument(metavar="RUN.yaml", help="A run file, or a recipe: digits, small_data."),
+        typer.Argument(
+            metavar="RUN.yaml",
+            help="A run file, or a recipe: digits, small_data, cifar ...",
+        ),
     ] = None,
     data: Data = None,
     space: SpaceName = None,

@@ -182,7 +182,7 @@ class RunConfig(_Strict):
     """Everything a run depends on."""
 
     data: str = "digits"
-    """``digits``, or a folder of class folders."""
+    """``digits``, a folder of class folders or tar shards, a data file, or ``hf:NAME``."""
     space: str | None = None
     """A space with its options, e.g. ``tiny:size=32``; null: chosen from the images."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0

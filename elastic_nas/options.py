@@ -34,7 +34,10 @@ SpaceName = Annotated[
     ),
 ]
 Data = Annotated[
-    str | None, typer.Option(metavar="DIR", help="A folder of class folders, or digits.")
+    str | None,
+    typer.Option(
+        metavar="DIR", help="A folder of class folders or tar shards, a data file, hf:NAME, digits."
+    ),
 ]
 Settings = Annotated[
     list[str] | None,

@@ -45,10 +45,11 @@ def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFold
     """
     from elastic_nas.data.dataset import load_dataset
     from elastic_nas.resume import check_names, claim, is_finished, mark
+    from elastic_nas.training.agreement import normalised_alike
     from elastic_nas.training.checkpoints import Checkpoints
     from elastic_nas.training.distributed import joined
     from elastic_nas.training.loop import train as train_loop
-    from elastic_nas.training.start import beginning
+    from elastic_nas.training.start import beginning, space_for
     from elastic_nas.training.trainer import Trainer
 
     run = RunFolder(folder)
@@ -58,7 +59,10 @@ def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFold
         config, begun = claim(run, config, ranks, held, resume=resume)
         with ranks.together():
             data = load_dataset(config.data, config.seed, config.statistics)
-            config, network = _network_for(data, config)
+        data = normalised_alike(ranks, data)
+        space = ranks.told(lambda: space_for(data, config.space))
+        with ranks.together():
+            config, network = _network_for(data, config, space)
             begin = beginning(config.train.init, network) if ranks.first and not begun else None
             trainer = Trainer(network, data, config.train, config.seed, begin, ranks=ranks)
         trainer.agree()
@@ -79,14 +83,8 @@ def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFold
     return run
 
 
-def _network_for(data: "Dataset", config: "RunConfig") -> tuple["RunConfig", Network]:
+def _network_for(data: "Dataset", config: "RunConfig", space: str) -> tuple["RunConfig", Network]:
     """The network for these images, and the run file with its space; says what they are."""
-    from elastic_nas.data.choose import choose_space
-
-    space = config.space
-    if space is None:
-        space, reason = choose_space(data)
-        say(reason)
     network = Network(plugins.anchored(space), len(data.labels))
     say(
         f"{data.name}: {len(data.train)} training, {len(data.validation)} search-validation "

@@ -1,5 +1,6 @@
 """What the command line says: facts, answers and manifests as text for a person."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
@@ -36,6 +37,9 @@ def how_to_go_on(name: str, arguments: dict[str, Any]) -> str:
     """What a person does after Ctrl-C."""
     if name in ("demo", "profile", "search"):
         return "What is finished is on disk; the same command goes on."
+    if name == "train_child":
+        begun = (arguments["out"] / "run.yaml").is_file() and not arguments["resume"]
+        return f"The same command {'with --resume ' * begun}goes on."
     if name != "train":
         return "Nothing was written; the same command starts again."
     folder = arguments["out"] or default_run(arguments["run_file"], arguments["data"])
@@ -43,7 +47,10 @@ def how_to_go_on(name: str, arguments: dict[str, Any]) -> str:
         return "Nothing was trained yet; the same command starts again."
     if arguments["resume"] and arguments["minutes"] is None:
         return "The same command goes on."
-    return f"Go on with: elastic-nas train --out {quote(str(folder))} --resume"
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    many = f"torchrun --nproc-per-node {processes} -m elastic_nas"
+    program = "elastic-nas" if processes == 1 else many
+    return f"Go on with: {program} train --out {quote(str(folder))} --resume"
 
 
 def after_training(folder: Path, done: str = "trained") -> str:

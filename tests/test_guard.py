@@ -19,7 +19,7 @@ from elastic_nas.training import guard as guard_module
 from elastic_nas.training.checkpoint import FILE_NAME, read_progress
 from elastic_nas.training.checkpoints import Checkpoints
 from elastic_nas.training.curves import Curves
-from elastic_nas.training.guard import GRACE, PATIENCE, Guard, all_finite
+from elastic_nas.training.guard import GRACE, LONGEST, PATIENCE, Guard, all_finite
 from elastic_nas.training.journal import ROLLED_BACK, Journal, read_log
 from elastic_nas.training.loop import train
 from elastic_nas.training.trainer import Trainer
@@ -93,6 +93,31 @@ def test_a_network_that_falls_back_to_guessing_is_noticed():
     assert not any(watched([*learned, CHANCE, 1.5, CHANCE, CHANCE, *[1.6] * 50]))
     assert not any(watched([CHANCE] * 300))  # it never knew anything
     assert not any(watched([2.0] * 100 + [CHANCE] * 300))  # nor here
+
+
+def test_the_first_batches_are_no_collapse():
+    """Two classes: a lucky batch is far below chance, the next ones are not."""
+    assert not any(watched([0.54, *[0.75, 0.8, 0.7, 0.68] * 5], Guard(GuardConfig(), 2)))
+
+
+def test_nothing_is_stored_while_the_network_sinks_but_not_for_ever():
+    guard = Guard(GuardConfig(), 10)
+    watched([1.5] * GRACE, guard)
+    assert guard.calm
+    watched([0.95 * CHANCE] * 60, guard)  # its mean ends between 0.9 and 0.97 of chance
+    assert not guard.calm
+    watched([0.95 * CHANCE] * LONGEST, guard)
+    assert guard.calm
+    watched([1.5] * 40, guard)
+    assert guard.calm
+
+
+def test_kinds_of_children_may_come_and_go():
+    guard = Guard(GuardConfig(), 10)
+    watched([1.0] * GRACE, guard)
+    for _ in range(PATIENCE + 1):
+        assert guard.trouble({"random": 2.0, "smallest": 4.0}, 1.0) is None  # new, so not judged
+        assert list(guard.state["means"]) == ["random", "smallest"]
 
 
 @given(st.lists(st.floats(0, 4), min_size=1, max_size=120))

@@ -101,6 +101,7 @@ class TrainStream:
             batch_size=None,
             sampler=range(first_step, last_step),
             num_workers=self._workers,
+            pin_memory=torch.cuda.is_available(),  # else a copy to the GPU waits for its work
             generator=torch.Generator(),  # else the loader draws from the global one
             multiprocessing_context=multiprocessing.get_context("fork") if forked else None,
             worker_init_fn=_leave_signals_to_parent,
@@ -154,6 +155,8 @@ def _deaths_told_in_turn() -> Iterator[None]:
 
 def _leave_signals_to_parent(worker: int) -> None:
     """Ctrl-C reaches all processes of a terminal: the parent decides, and ends the workers."""
+    if hasattr(os, "setpgid"):  # torchrun ends whole process groups
+        os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -1,9 +1,13 @@
 """What the processes of one training must agree on before they begin."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from elastic_nas.config import TrainConfig
+from elastic_nas.data.dataset import Dataset
+from elastic_nas.data.preprocess import Preprocess
 from elastic_nas.errors import ConfigError, DataError
 from elastic_nas.progress import say
 from elastic_nas.training.distributed import Ranks
@@ -42,6 +46,12 @@ def check_labels(ranks: Ranks, labels: tuple[str, ...]) -> None:
                 f"processes 0 and {others[0]} of this training see images of other classes; give "
                 "all of them the same data."
             )
+
+
+def normalised_alike(ranks: Ranks, data: Dataset) -> Dataset:
+    """The data set with the first process's preprocessing, should statistics differ."""
+    described = ranks.told(data.preprocess.describe)
+    return data if ranks.alone else replace(data, preprocess=Preprocess.from_description(described))
 
 
 def least_steps(ranks: Ranks, steps: int) -> int:

@@ -149,7 +149,7 @@ def _draw_losses(axes: "Axes", rows: Sequence[dict[str, Any]], classes: int) -> 
 
 def _draw_accuracies(axes: "Axes", rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
-        _title(axes, "Validation accuracy (not validated yet)", color=GREY)
+        _title(axes, "Validation accuracy (nothing validated)", color=GREY)
         axes.set_yticks([])
         return
     steps, ends = _column(rows, "step"), []

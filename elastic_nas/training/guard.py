@@ -13,7 +13,10 @@ from elastic_nas.config import GuardConfig
 MEMORY = 0.95
 """Decay of the running means at each look: they span about 20 looks."""
 GRACE = 20
-"""Looks from the start in which no loss counts as a spike: the first means are of few batches."""
+"""Looks from the start in which nothing but NaN counts: the first means are of few batches."""
+SINKING, LONGEST = 0.9, 100
+"""Of the loss at chance: from there on, after it was learned, nothing is stored to go back to; for
+so many looks at most, as a training may stay there."""
 PATIENCE = 3
 """Looks in a row that a spike lasts: a single odd batch goes by, broken weights stay."""
 FLOOR = 0.25
@@ -33,6 +36,7 @@ class _State:
         means: Running mean of the losses of each kind of child.
         looks: How many losses the means have seen.
         spikes: Looks in a row, up to the last one, in which a loss was a spike.
+        sinking: Looks in a row in which the network was nearly back at chance.
         learned: Whether the largest child was clearly better than chance before.
     """
 
@@ -41,6 +45,7 @@ class _State:
     means: dict[str, float] = field(default_factory=dict)
     looks: int = 0
     spikes: int = 0
+    sinking: int = 0
     learned: bool = False
 
 
@@ -76,7 +81,7 @@ class Guard:
     @property
     def calm(self) -> bool:
         """Whether nothing is suspected; only such weights are good enough to go back to."""
-        return self._at.spikes == 0
+        return self._at.spikes == 0 and not 0 < self._at.sinking <= LONGEST
 
     def trouble(self, losses: Mapping[str, float], norm: float) -> str | None:
         """What is wrong with a step, or None.
@@ -95,9 +100,8 @@ class Guard:
         high = [kind for kind, loss in losses.items() if loss > self._limit(kind)]
         if not high:
             weight = max(1 - MEMORY, 1 / (at.looks + 1))
-            for kind, loss in losses.items():
-                mean = at.means.get(kind, loss)
-                at.means[kind] = mean + weight * (loss - mean)
+            before = {**losses, **at.means}
+            at.means = {k: before[k] + weight * (loss - before[k]) for k, loss in losses.items()}
             at.looks, at.spikes = at.looks + 1, 0
             return None
         at.spikes += 1
@@ -110,15 +114,18 @@ class Guard:
 
     def _limit(self, kind: str) -> float:
         """Loss of a kind of child from which it is a spike."""
-        if self._at.looks < GRACE:
+        if self._at.looks < GRACE or kind not in self._at.means:
             return math.inf
         usual = max(self._at.means[kind], FLOOR * self._chance)
         return self._config.spike * min(usual, self._chance)  # worse than guessing is never usual
 
     def _collapse(self) -> str | None:
         at = self._at
+        if at.looks < GRACE:
+            return None
         mean = next(iter(at.means.values()))
         at.learned = at.learned or mean < LEARNED * self._chance
+        at.sinking = at.sinking + 1 if at.learned and mean > SINKING * self._chance else 0
         if not at.learned or mean < FORGOTTEN * self._chance:
             return None
         return f"the network fell back to guessing (loss {mean:.3g}, chance {self._chance:.3g})"

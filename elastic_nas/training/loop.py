@@ -130,6 +130,7 @@ class _Course:
         guard = self._guard
         if not guard.may_roll_back:
             rate = self.trainer.config.learning_rate
+            self.books.draw(at_once=True)
             with self.trainer.ranks.together():
                 raise TrainingDiverged(f"step {done}: {trouble}. {guard.way_out(rate)}")
         at = self._last_good()

@@ -56,7 +56,10 @@ def _advice(trainer: Trainer, x_NCHW: Tensor) -> str:
     if trainer.device.type != "cuda" or (trainer.config.sync_norm and not trainer.ranks.alone):
         fitting, figures = images // parts // 2, f"{had} this machine has"
     else:
-        total, fixed, each = _figures(trainer, x_NCHW)
+        try:
+            total, fixed, each = _figures(trainer, x_NCHW)
+        except torch.OutOfMemoryError:
+            return f"{had} the GPU has. {_way_out(config.batch_size, 1, 1)}"
         most = int((total / SPARE - fixed) / each)
         fitting = min(most, images // parts - 1)  # what was tried did not fit
         figures = (

@@ -1,8 +1,10 @@
-"""The weights that a training begins with, where they come from another run."""
+"""What a training begins with: a space, and weights where they come from another run."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+from elastic_nas.data.choose import choose_space
+from elastic_nas.data.dataset import Dataset
 from elastic_nas.errors import ConfigError
 from elastic_nas.network import Network
 from elastic_nas.nn.importance import sort_channels
@@ -11,6 +13,15 @@ from elastic_nas.nn.transfer import adopt, inherit
 from elastic_nas.progress import say
 from elastic_nas.runs import RunFolder, open_run
 from elastic_nas.training.checkpoint import load_checkpoint
+
+
+def space_for(data: Dataset, wanted: str | None) -> str:
+    """The space that is wanted, or one that fits the images; says why."""
+    if wanted is not None:
+        return wanted
+    space, reason = choose_space(data)
+    say(reason)
+    return space
 
 
 def beginning(init: str | None, network: Network) -> Callable[[Supernet], None] | None:

@@ -254,14 +254,21 @@ class Trainer:
         return nullcontext()
 
     def steps_in(self, minutes: float) -> int:
-        """How many steps fit into `minutes`, measured on a throw-away copy of the supernet."""
+        """How many steps fit into `minutes`, measured on a throw-away copy of the supernet.
+
+        Raises:
+            ConfigError: A step does not fit into memory.
+        """
+        from elastic_nas.training.memory import explained  # which knows trainers
+
         warmup, timed = PROBE_STEPS
         weights = copy.deepcopy(self.supernet.state_dict())
         seconds: list[float] = []
         started = time.perf_counter()
         for step, (x, labels) in enumerate(self.stream.batches(0, warmup + timed)):
             # `tolist` waits for the device, so that the clock sees the whole step
-            self.step(step, 10 * (warmup + timed), x, labels).losses.tolist()
+            with explained(self, x):
+                self.step(step, 10 * (warmup + timed), x, labels).losses.tolist()
             seconds.append(time.perf_counter() - started)
             started = time.perf_counter()
         self.supernet.load_state_dict(weights)

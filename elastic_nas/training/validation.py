@@ -36,6 +36,9 @@ class Validation:
             ranks=trainer.ranks,
         )
 
+        judged = len(self._judge.calibration) + len(self._judge.validation)
+        self._judged = max(trainer.ranks.values(judged))  # processes may see unequal data
+
     def __call__(self) -> dict[str, float]:
         """Accuracy in 0-1 of both ends, calibrated, on search-validation images."""
         average, network = self._trainer.average, self._trainer.network
@@ -55,15 +58,14 @@ class Validation:
 
     def is_due(self, done: int) -> bool:
         """Whether `done` steps are a point to validate at: the last, and at most once an epoch."""
-        config, judge = self._trainer.config, self._judge
+        config = self._trainer.config
         assert config.steps is not None
         if not config.validations:
             return False
-        judged = len(judge.calibration) + len(judge.validation)
         every = max(
             math.ceil(config.steps / config.validations),
             self._trainer.stream.steps_per_epoch,
-            math.ceil(judged / MOST_JUDGED / config.batch_size),
+            math.ceil(self._judged / MOST_JUDGED / config.batch_size),
         )
         left = config.steps - done
         return left == 0 or (done % every == 0 and left >= every / 2)
