@@ -64,11 +64,11 @@ class Supernet(nn.Module):
             drop_connect_stages: Drop-connect in so many last stages only; None: in all.
         """
         active = self._active(genotype)
-        dropping = self._last_stages(drop_connect_stages)
+        dropping = self._last_stages(drop_connect_stages) if drop_connect else []
         x = resize(x_NCHW, active[0][2].input_shape[-1])
         for position, (name, module, spec) in enumerate(active):
             options: dict[str, Any] = {}
-            if spec.kind == "mbconv" and drop_connect and _stage(name) in dropping:
+            if dropping and spec.kind == "mbconv" and _stage(name) in dropping:
                 options["drop_connect"] = drop_connect * position / len(active)
             elif spec.kind == "classifier" and dropout:
                 options["dropout"] = dropout
