@@ -7,6 +7,7 @@ from elastic_nas.config import AugmentConfig, TrainConfig
 from elastic_nas.data.dataset import load_dataset
 from elastic_nas.network import Network
 from elastic_nas.training import validation as validation_module
+from elastic_nas.training.distributed import Ranks
 from elastic_nas.training.evaluation import Judge
 from elastic_nas.training.journal import read_log
 from elastic_nas.training.loop import train
@@ -31,6 +32,24 @@ def points(digits, **changes) -> list[int]:
     trainer = trainer_of(digits, **changes)
     validation = Validation(trainer)
     return [done for done in range(1, trainer.config.steps + 1) if validation.is_due(done)]
+
+
+class _Second(Ranks):
+    """A process whose companion judges 5,000 images."""
+
+    def values(self, value):
+        return [5000, value]
+
+
+def test_processes_with_unequal_data_validate_at_the_same_steps(digits):
+    """Each would else wait for the other in another collective, for ever."""
+    trainer = trainer_of(digits, steps=2000, batch_size=64)
+    alone = Validation(trainer)
+    trainer.ranks = _Second()
+    together = Validation(trainer)
+    steps = range(1, 2001)
+    assert [done for done in steps if together.is_due(done)] == [782, 1564, 2000]
+    assert [done for done in steps if alone.is_due(done)] != [782, 1564, 2000]
 
 
 def test_the_points_are_a_function_of_the_step_and_not_too_many(digits, monkeypatch):
