@@ -41,12 +41,10 @@ def train_child(
         raise ConfigError(f"a child is trained from {' or '.join(ORIGINS)}, not from {origin!r}.")
     config = read_run_file(run.run_file)
     network = Network(f"{run.network.whole.space_name}@{genotype}", run.network.classes)
-    rate = config.train.learning_rate
-    own = {
-        "space": network.space_name,
-        "train.init": str(run.path) if origin == "inherited" else "null",
-        "train.learning_rate": rate * INHERITED_RATE if origin == "inherited" else rate,
-    }
-    settings = [f"{key}={value}" for key, value in own.items()]
-    merged = parse_run(config.model_dump(exclude_unset=True), [*settings, *(changes or [])])
+    inherited = origin == "inherited"
+    rate = config.train.learning_rate * (INHERITED_RATE if inherited else 1)
+    own = {"init": str(run.path) if inherited else None, "learning_rate": float(f"{rate:.6g}")}
+    values = config.model_dump()
+    values |= {"space": network.space_name, "train": {**values["train"], **own}}
+    merged = parse_run(values, changes)
     return pipeline.train(merged, out, resume=resume)

@@ -10,14 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from elastic_nas.errors import GenotypeError
-from elastic_nas.genotype import (
-    Dim,
-    Dims,
-    Genotype,
-    format_genotype,
-    is_active,
-    parse_genotype,
-)
+from elastic_nas.genotype import Dim, Dims, Genotype, format_genotype, is_active, parse_genotype
 from elastic_nas.specs import BlockSpec, Unit
 
 

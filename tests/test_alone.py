@@ -1,6 +1,7 @@
 """One child trained alone, and a supernet that begins with its trained largest child."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,17 @@ def test_inherited_training_has_a_tenth_of_the_rate_unless_told(made_run, tmp_pa
     assert rates == [pytest.approx(0.01), 0.03]
     written = (tmp_path / "a" / "run.yaml").read_text()
     assert f"init: {made_run}" in written
+
+
+def test_odd_paths_and_tiny_rates_reach_the_run_file_as_they_are(made_run, tmp_path):
+    odd = tmp_path / "a: run #1"  # as YAML text, a mapping and a comment
+    shutil.copytree(made_run, odd)
+    words = ("train-child", odd, "--genotype", "smallest", "--from", "inherited", *STEPS)
+    text = (odd / "run.yaml").read_text()
+    (odd / "run.yaml").write_text(text.replace("learning_rate: 0.1 ", "learning_rate: 0.0001 "))
+    done(*words, "--out", tmp_path / "a")
+    train = read_run_file(tmp_path / "a" / "run.yaml").train
+    assert (train.init, train.learning_rate) == (str(odd), 1e-5)
 
 
 def test_a_supernet_begins_with_its_trained_largest_child(made_run, tmp_path):

@@ -61,7 +61,7 @@ def test_the_panels_show_the_numbers():
     assert list(rate.lines[0].get_ydata()) == [0.1] * 40
     assert norm.get_yscale() == "log"
     assert losses.get_figure().get_suptitle() == "Training: step 40 of 50"
-    assert accuracies.get_title("left") == "Validation accuracy on 269 images"
+    assert accuracies.get_title("left") == "Search-validation accuracy on 269 images"
 
 
 def test_lines_are_named_at_their_ends():

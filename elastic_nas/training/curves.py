@@ -149,7 +149,7 @@ def _draw_losses(axes: "Axes", rows: Sequence[dict[str, Any]], classes: int) -> 
 
 def _draw_accuracies(axes: "Axes", rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
-        _title(axes, "Validation accuracy (nothing validated)", color=GREY)
+        _title(axes, "Search-validation accuracy: not looked at", color=GREY)
         axes.set_yticks([])
         return
     steps, ends = _column(rows, "step"), []
@@ -160,7 +160,7 @@ def _draw_accuracies(axes: "Axes", rows: Sequence[dict[str, Any]]) -> None:
         ends.append((percent[-1], f"{kind} {percent[-1]:.1f} %", colour))
     axes.yaxis.set_major_formatter("{x:g} %")
     images = f" on {rows[-1]['images']:,} images" if "images" in rows[-1] else ""
-    _title(axes, f"Validation accuracy{images}")
+    _title(axes, f"Search-validation accuracy{images}")
     _name_ends(axes, ends)
 
 
