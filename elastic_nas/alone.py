@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from elastic_nas.errors import ConfigError
+from elastic_nas.genotype import format_genotype, parse_genotype
 from elastic_nas.runs import RunFolder
 
 INHERITED_RATE = 0.1
@@ -40,7 +41,9 @@ def train_child(
     if origin not in ORIGINS:
         raise ConfigError(f"a child is trained from {' or '.join(ORIGINS)}, not from {origin!r}.")
     config = read_run_file(run.run_file)
-    network = Network(f"{run.network.whole.space_name}@{genotype}", run.network.classes)
+    whole = run.network.whole
+    chosen = format_genotype(parse_genotype(whole.dims, genotype))
+    network = Network(f"{whole.space_name}@{chosen}", whole.classes)
     inherited = origin == "inherited"
     rate = config.train.learning_rate * (INHERITED_RATE if inherited else 1)
     own = {"init": str(run.path) if inherited else None, "learning_rate": float(f"{rate:.6g}")}
