@@ -147,7 +147,10 @@ def manifest_table(manifest: dict[str, Any]) -> str:
         ),
         *latency_rows(manifest["latency"]),
         ("parity", parity_text(parity)),
-        ("file", f"{format_size(manifest['size_bytes'])}, {format_count(manifest['params'])}"),
+        (
+            "file",
+            f"{format_size(manifest['size_bytes'])}, {format_count(manifest['params'])} parameters",
+        ),
     ]
     return columns(rows)
 
