@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from elastic_nas.latency.model import FEATURES, FittedModel
-from elastic_nas.latency.profile import wanted_blocks
+from elastic_nas.latency.plan import wanted_blocks
 from elastic_nas.latency.rows import BlockRow
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.measure import Clock, Timing

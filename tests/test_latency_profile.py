@@ -13,11 +13,11 @@ from elastic_nas.latency import profile as module
 from elastic_nas.latency import provenance
 from elastic_nas.latency import report as report_module
 from elastic_nas.latency.bench import Bench, Job
-from elastic_nas.latency.choice import calibration_children, fit_children
 from elastic_nas.latency.devices import Device
 from elastic_nas.latency.model import calibrate, child_features
+from elastic_nas.latency.plan import calibration_children, fit_children, wanted_blocks
 from elastic_nas.latency.predictor import Predictor
-from elastic_nas.latency.profile import profile, wanted_blocks
+from elastic_nas.latency.profile import profile
 from elastic_nas.latency.report import report, verify_children
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.measure import Protocol
@@ -164,7 +164,7 @@ def test_a_refused_child_publishes_no_model(stopwatch):
 def test_a_machine_that_has_changed_speed_is_not_added_to(stopwatch):
     table = made()
     stopwatch.factor = 1.2
-    with pytest.raises(MeasurementRefused, match=r"1\.2. times as long"):
+    with pytest.raises(MeasurementRefused, match=r"1\.\d+ times as long"):
         made(table)
     table.models.clear()
     table.provenance["anchors"].clear()
@@ -212,18 +212,15 @@ def test_short_children_are_visited_more_often():
 
 
 def test_fit_children_are_spread_and_calibration_children_are_others():
-    def entry(spec):
-        return fake_latency.alone_ms(spec)
-
-    chosen = fit_children(NETWORK, entry, 20, 0)
+    chosen = fit_children(NETWORK, 20, 0)
     assert chosen[:2] == [NETWORK.smallest, NETWORK.largest]
     assert len(set(chosen)) == 20
     assert len({NETWORK.resolution(g) for g in chosen}) == len(NETWORK.dims[0].choices)
     times = np.sort([child_ms(NETWORK, g) for g in chosen[2:]])
     assert (np.diff(times) / np.ptp(times)).max() < 0.5
-    assert fit_children(NETWORK, entry, 20, 0) == chosen
-    assert fit_children(NETWORK, entry, 20, 1) != chosen
-    assert fit_children(NETWORK, entry, 2, 0) == chosen[:2]
+    assert fit_children(NETWORK, 20, 0) == chosen
+    assert fit_children(NETWORK, 20, 1) != chosen
+    assert fit_children(NETWORK, 2, 0) == chosen[:2]
     drawn = calibration_children(NETWORK, 60, 0, [])
     assert not set(drawn[:30]) & set(calibration_children(NETWORK, 60, 0, drawn[:30]))
     others = calibration_children(NETWORK, 60, 0, chosen)

@@ -1,7 +1,7 @@
 """Profiling: measure a device until the latency of every child of a network can be predicted."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,38 +10,26 @@ from elastic_nas.additive import AdditiveCost
 from elastic_nas.errors import ConfigError, MeasurementRefused
 from elastic_nas.genotype import Genotype
 from elastic_nas.latency.bench import Bench, Job, TimedRuntime
-from elastic_nas.latency.choice import calibration_children, fit_children
 from elastic_nas.latency.devices import Device
+from elastic_nas.latency.fitting import fit_model
 from elastic_nas.latency.micromodels import block_model, child_model
-from elastic_nas.latency.model import FittedModel, calibrate, child_features, fit
-from elastic_nas.latency.provenance import ANCHORS, complete, fresh_table
+from elastic_nas.latency.plan import ANCHORS, Draw, plan_for, wanted_blocks
+from elastic_nas.latency.provenance import complete, fresh_table
 from elastic_nas.latency.rows import BlockRow, ChildRow
 from elastic_nas.latency.table import LatencyTable
-from elastic_nas.measure import Protocol, environment, noise_floor
+from elastic_nas.measure import Protocol, environment
 from elastic_nas.progress import say
 from elastic_nas.specs import BlockSpec
-from elastic_nas.specs.classifier import ClassifierSpec
 
 if TYPE_CHECKING:
     from elastic_nas.network import Network
 
-CLASSES = (2, 10, 100, 1000)
-"""Outputs of the classifiers that are measured beside the network's own."""
 MAX_DRIFT = 0.05
 CHILD_SECONDS = 0.4
 MAX_ROUNDS = 30
 """Rounds over whole children: as many as take about `CHILD_SECONDS` a child, up to these."""
 
 Save = Callable[[LatencyTable], None]
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Which children to measure: how many, and the seed; see `profile`."""
-
-    n_fit: int = 40
-    n_calibrate: int = 60
-    seed: int = 0
 
 
 def profile(  # noqa: PLR0913
@@ -98,7 +86,7 @@ def extend(table: LatencyTable, network: "Network", bench: Bench, save: Save, dr
     """
     _measure_blocks(network, bench, table, save, draw.seed)
     device_s = bench.device_s + _measure_children(network, bench, table, save, draw)
-    table.models[network.identity] = _fitted(network, table)
+    table.models[network.identity] = fit_model(network, table)
     complete(network, table, device_s)
     save(table)
 
@@ -130,17 +118,6 @@ def _continued(
         say(f"the table of {device.name} is left aside: {stale or 'other runtime settings'}.")
         return None
     return table
-
-
-def wanted_blocks(network: "Network") -> list[BlockSpec]:
-    """The distinct blocks that must be measured, classifiers of several sizes among them."""
-    specs: dict[BlockSpec, None] = {}
-    for unit in network.units:
-        for spec in unit.specs():
-            specs[spec] = None
-            if isinstance(spec, ClassifierSpec):
-                specs |= dict.fromkeys(ClassifierSpec(spec.in_features, n) for n in CLASSES)
-    return list(specs)
 
 
 def _measure_blocks(
@@ -181,14 +158,14 @@ def _measure_children(
     Returns:
         Seconds spent on timing.
     """
-    fitted = fit_children(network, lambda spec: table.entry_ms(spec)[0], draw.n_fit, draw.seed)
-    others = calibration_children(network, draw.n_calibrate, draw.seed, exclude=fitted)
+    plan = plan_for(network, draw)
+    fitted, others = plan.fit, plan.calibrate
     known = {(row.genotype, row.role) for row in table.children if row.space == network.identity}
     pairs = [(g, "fit") for g in fitted] + [(g, "calibrate") for g in others]
     order = np.random.default_rng([draw.seed, 2]).permutation(len(pairs))
     todo = {str(i): pairs[i] for i in order if pairs[i] not in known}
     jobs = [child_job(network, g, name, draw.seed) for name, (g, _) in todo.items()]
-    sums = AdditiveCost(network, lambda spec: table.entry_ms(spec)[0])(np.array(fitted + others))
+    sums = AdditiveCost(network, lambda spec: table.entry_ms(spec)[0])(np.array([*fitted, *others]))
     whole = _for_children(bench, float(sums.mean()))
     for timings in whole.time(f"timing {len(jobs)} children", jobs):
         for name, timing in timings.items():
@@ -197,27 +174,6 @@ def _measure_children(
             table.children.append(row)
         save(table)
     return whole.device_s
-
-
-def _fitted(network: "Network", table: LatencyTable) -> FittedModel:
-    """The network's model from all its children in the table."""
-    rows = {
-        role: [r for r in table.children if (r.space, r.role) == (network.identity, role)]
-        for role in ("fit", "calibrate")
-    }
-    features, measured = {}, {}
-    for role, children in rows.items():
-        networks = {row.classes: replace(network, classes=row.classes) for row in children}
-        features[role] = np.array(
-            [
-                child_features(networks[row.classes].blocks(row.genotype), table.entry_ms)
-                for row in children
-            ]
-        )
-        measured[role] = np.array([row.ms for row in children])
-    model = fit(features["fit"], measured["fit"], table.provenance["null_ms"])
-    floor = noise_floor(row.timing for row in rows["calibrate"])
-    return calibrate(model, features["calibrate"], measured["calibrate"], floor)
 
 
 def _check_drift(network: "Network", bench: Bench, table: LatencyTable, seed: int) -> None:

@@ -11,13 +11,12 @@ from elastic_nas.files import PACKAGE
 from elastic_nas.latency.bench import Bench, Job
 from elastic_nas.latency.devices import Device
 from elastic_nas.latency.micromodels import null_model
+from elastic_nas.latency.plan import ANCHORS
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.measure import environment, process_clock, thread_clock
 
 if TYPE_CHECKING:
     from elastic_nas.network import Network
-
-ANCHORS = 5
 
 
 def fresh_table(device: Device, bench: Bench, facts: dict[str, Any]) -> LatencyTable:

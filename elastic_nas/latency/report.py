@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elastic_nas.latency.bench import Bench, TimedRuntime
-from elastic_nas.latency.choice import calibration_children
 from elastic_nas.latency.model import quality
+from elastic_nas.latency.plan import calibration_children
 from elastic_nas.latency.predictor import Predictor
 from elastic_nas.latency.profile import child_job
 from elastic_nas.latency.table import LatencyTable
