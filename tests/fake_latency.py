@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from random import Random
+from statistics import median
 from typing import Any
 
 from elastic_nas.latency.model import FEATURES, FittedModel
@@ -35,7 +36,7 @@ def block(ms: float) -> BlockRow:
 def model(**changes: Any) -> FittedModel:
     """A model that is exact on the imaginary device."""
     weights = [1 / 1.2, *[0.0] * 6, -NULL_MS / 1.2, 0.02]
-    figures = {"q95": 1.05, "n_fit": 20, "n_calibrate": 60, "mape": 0.02, "within_5": 0.9}
+    figures = {"n_fit": 20, "ratios": (*[0.99] * 30, *[1.05] * 30), "mape": 0.02, "within_5": 0.9}
     rest = {"within_10": 1.0, "kendall_tau": 0.95, "noise_floor": 0.01}
     return FittedModel(
         "nnls", (*FEATURES, "constant"), tuple(weights), **{**figures, **rest, **changes}
@@ -109,12 +110,11 @@ class FakeStopwatch:
         self.timed = 0
 
     def __call__(self, runs: Any, protocol: Any, owns_threads: bool, advance: Any) -> Any:
-        return {name: self.timing(run()) for name, run in runs.items()}
+        return {name: self.timing(run(), protocol.rounds) for name, run in runs.items()}
 
-    def timing(self, ms: float) -> Timing:
+    def timing(self, ms: float, n: int = 6) -> Timing:
         self.timed += 1
-        rounds = [self.factor * ms * self.rng.lognormvariate(0, self.noise) for _ in range(6)]
-        rounds.sort()
-        middle = (rounds[2] + rounds[3]) / 2
-        timing = Timing(middle, rounds[0], middle, rounds[5], rounds[5], 60, 0.9, rounds)
+        rounds = [self.factor * ms * self.rng.lognormvariate(0, self.noise) for _ in range(n)]
+        middle, low, high = median(rounds), min(rounds), max(rounds)
+        timing = Timing(middle, low, middle, high, high, 60, 0.9, rounds)
         return replace(timing, refused="the machine is busy") if self.refuse(ms) else timing

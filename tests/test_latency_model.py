@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elastic_nas.errors import TableError
+from elastic_nas.latency.bound import conformal_bound, coverage_range, least_children
 from elastic_nas.latency.model import (
     FEATURES,
     FittedModel,
     block_features,
     calibrate,
-    conformal_bound,
     fit,
     kendall_tau,
     quality,
@@ -101,7 +101,7 @@ def test_too_few_children_give_no_bound():
     assert conformal_bound(np.ones(18)) is None
     x = features(30)
     model = fit(x[:12], x[:12] @ TRUE)
-    assert calibrate(model, x[12:], x[12:] @ TRUE, 0.01).q95 is None
+    assert calibrate(model, x[12:], x[12:] @ TRUE, 0.01).bound_factor() is None
     assert calibrate(model, x[:0], np.zeros(0), 0.01) == model
 
 
@@ -115,6 +115,29 @@ def test_the_bound_covers_95_percent_on_average():
     assert 0.945 < np.mean(covered) < 0.965  # exact: 58 / 61 = 0.951
 
 
+def test_what_n_children_give_by_simulation():
+    rng = np.random.default_rng(1)
+    for n, level in ((60, 0.95), (20, 0.95), (30, 0.8)):
+        sorted_ = np.sort(rng.random((20_000, n)), axis=1)  # the share below a bound is uniform
+        covered = sorted_[:, ceil(round((n + 1) * level, 9)) - 1]
+        expected = np.quantile(covered, [0.05, 0.95])
+        np.testing.assert_allclose(coverage_range(n, level), expected, atol=0.005)
+
+
+@pytest.mark.parametrize(("level", "least"), [(0.95, 19), (0.9, 9), (0.5, 1), (0.99, 99)])
+def test_the_least_children_for_a_level(level, least):
+    assert least_children(level) == least
+    assert conformal_bound(np.ones(least), level) == pytest.approx(1)
+    assert conformal_bound(np.ones(least - 1), level) is None
+
+
+def test_children_that_broke_their_bound_join_the_calibration():
+    model = fake_latency.model(ratios=tuple(1 + np.arange(60) / 1000))
+    assert model.bound_factor() == pytest.approx(1.057)
+    assert model.bound_factor(also=(1.2, 1.3)) == pytest.approx(1.059)
+    assert model.bound_factor(level=0.5) == pytest.approx(1.030)
+
+
 def test_quality_is_that_of_the_calibration_children():
     x, rng = features(80), np.random.default_rng(2)
     y = (x @ TRUE + 0.1) * rng.lognormal(0, 0.03, 80)
@@ -122,14 +145,14 @@ def test_quality_is_that_of_the_calibration_children():
     assert (model.n_fit, model.n_calibrate, model.noise_floor) == (20, 60, 0.02)
     assert 0.015 < model.mape < 0.05
     assert model.within_10 >= model.within_5 > 0.6
-    assert 1.02 < model.q95 < 1.15
+    assert 1.02 < model.bound_factor() < 1.15
     assert calibrate(model, x[20:], y[20:], float("nan")).noise_floor is None
 
 
 def test_the_bound_is_measured_over_predicted():
     x = features(60)
     model = calibrate(fit(x, x[:, 0]), x, 1.1 * x[:, 0], 0.01)
-    assert model.q95 == pytest.approx(1.1)
+    assert model.bound_factor() == pytest.approx(1.1)
 
 
 def test_quality_by_hand():
@@ -152,7 +175,7 @@ def test_kendalls_tau_is_scipys(pairs):
 def test_json_both_ways():
     model = fake_latency.model()
     assert FittedModel.from_json(json.loads(json.dumps(model.to_json()))) == model
-    none = fake_latency.model(q95=None, noise_floor=None)
+    none = fake_latency.model(ratios=(), noise_floor=None)
     assert FittedModel.from_json(none.to_json()) == none
 
 
@@ -168,14 +191,15 @@ def test_json_both_ways():
         {"weights": [float("nan"), *[0.0] * 8]},
         {"weights": [True, *[0.0] * 8]},
         {"weights": "1"},
-        {"q95": 0.0},
-        {"q95": float("inf")},
-        {"q95": "1.05"},
+        {"ratios": [0.0]},
+        {"ratios": [float("inf")]},
+        {"ratios": ["1.05"]},
+        {"ratios": 1.05},
         {"mape": -1},
         {"within_5": 1.1},
         {"kendall_tau": 2},
         {"n_fit": -1},
-        {"n_calibrate": 1.5},
+        {"n_fit": 1.5},
         {"extra": 1},
     ],
 )

@@ -207,7 +207,7 @@ def test_weights_of_another_child_are_refused():
 
 def test_its_latency_is_what_the_whole_spaces_model_predicts():
     table = fake_latency.table(TINY)
-    table.models = {"0123": fake_latency.model(q95=2.0), **table.models}
+    table.models = {"0123": fake_latency.model(ratios=(2.0,) * 60), **table.models}
     whole = Predictor(TINY, table)
     for genotype in some_children(TINY, 5):
         own = Predictor(alone(TINY, genotype), table)

@@ -1,4 +1,4 @@
-"""Timing many models in groups that fit in memory, with retries and an honest refusal."""
+"""Timing many models in groups that fit in memory, all at one speed, with an honest refusal."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,6 +7,7 @@ from typing import Any
 from typing import Protocol as Interface
 
 from elastic_nas.errors import MeasurementRefused
+from elastic_nas.latency.speed import Speed, at_speed, check_move, speed_of
 from elastic_nas.measure import Protocol, Timing, measure
 from elastic_nas.progress import track
 
@@ -17,6 +18,8 @@ SESSION_BYTES = 1_000_000
 MAX_POOLS = 16
 """Models at a time for a runtime with threads: each has its own, and all are watched."""
 RETRIES = 2
+
+Runs = dict[str, Callable[[], object]]
 
 
 class TimedRuntime(Interface):
@@ -48,6 +51,45 @@ class Job:
 
 
 @dataclass
+class Anchors:
+    """Models that are timed with every group, so that all groups can be told at one speed.
+
+    Attributes:
+        jobs: The models; their names differ from those of other jobs.
+        then_ms: What they took when they were timed first, by name; filled by the first group
+            where nothing is known.
+        speeds: Of every group, against `then_ms`.
+    """
+
+    jobs: list[Job]
+    then_ms: dict[str, float] = field(default_factory=dict)
+    speeds: list[Speed] = field(default_factory=list)
+    _runs: Runs = field(default_factory=dict, repr=False)
+
+    def runs(self, prepare: Callable[[Job], Callable[[], object]]) -> Runs:
+        """The prepared models; they stay in memory from group to group."""
+        if not self._runs:
+            self._runs = {job.name: prepare(job) for job in self.jobs}
+        return self._runs
+
+    def settle(self, timings: dict[str, Timing]) -> dict[str, Timing]:
+        """The group's other timings at the anchors' speed of then.
+
+        Raises:
+            MeasurementRefused: Too few anchors were undisturbed, or the speed moved too far.
+        """
+        names = {job.name for job in self.jobs}
+        now = {name: t.ms for name, t in timings.items() if name in names and not t.refused}
+        if not self.then_ms:
+            self.then_ms = now
+        speed = speed_of(now, self.then_ms) if self.jobs else Speed(1.0, 1.0, 1.0, 0)
+        check_move(speed)
+        self.speeds.append(speed)
+        others = {name: t for name, t in timings.items() if name not in names}
+        return {name: at_speed(t, speed.factor) for name, t in others.items()}
+
+
+@dataclass
 class Bench:
     """A runtime and a protocol, and the time they have spent.
 
@@ -63,26 +105,44 @@ class Bench:
     device_s: float = 0.0
     stopwatch: Callable[..., dict[str, Timing]] = field(default=measure, repr=False)
 
-    def time(self, title: str, jobs: list[Job]) -> Iterator[dict[str, Timing]]:
-        """The accepted timings of one group after another, by job name.
+    def time(
+        self, title: str, jobs: list[Job], anchors: Anchors | None = None
+    ) -> Iterator[dict[str, Timing]]:
+        """The accepted timings of one group after another, by job name, all at one speed.
 
         Raises:
             MeasurementRefused: Some job could not be timed honestly, in three attempts; its
-                group's other timings were given before.
+                group's other timings were given before. Or the machine's speed moved too far.
         """
         if not jobs:
             return
-        steps = self.protocol.rounds + 1
-        with track(title, len(jobs) * steps) as progress:
-            for group in _groups(jobs, MAX_POOLS if self.runtime.owns_threads else len(jobs)):
-                timings = self._time_group(group, progress.advance)
+        anchors = anchors or Anchors([])
+        most = MAX_POOLS if self.runtime.owns_threads else len(jobs) + len(anchors.jobs)
+        groups = list(_groups(jobs, anchors.jobs, most))
+        models = len(jobs) + len(groups) * len(anchors.jobs)
+        with track(title, len(jobs) + models * self.protocol.rounds) as progress:
+            for group in groups:
+                timings = anchors.settle(self._time_group(group, anchors, progress.advance))
                 yield {name: t for name, t in timings.items() if not t.refused}
                 _refuse({name: t for name, t in timings.items() if t.refused}, title)
 
-    def _time_group(self, group: list[Job], advance: Callable[[int], None]) -> dict[str, Timing]:
-        runs = {}
+    def speed(self, title: str, anchors: Anchors) -> Speed:
+        """The machine's speed now, against what the anchors took then.
+
+        Raises:
+            MeasurementRefused: Too few anchors were undisturbed.
+        """
+        with track(title, len(anchors.jobs) * self.protocol.rounds) as progress:
+            timings = self._time_group([], anchors, progress.advance)
+        now = {name: timing.ms for name, timing in timings.items() if not timing.refused}
+        return speed_of(now, anchors.then_ms)
+
+    def _time_group(
+        self, group: list[Job], anchors: Anchors, advance: Callable[[int], None]
+    ) -> dict[str, Timing]:
+        runs = dict(anchors.runs(self._prepared))
         for job in group:
-            runs[job.name] = self.runtime.prepare(job.build(), job.input_shape)
+            runs[job.name] = self._prepared(job)
             advance(1)
         timings = self._measure(runs, advance)
         for _ in range(RETRIES):
@@ -91,9 +151,10 @@ class Bench:
                 timings |= self._measure({name: runs[name] for name in refused}, _silent)
         return timings
 
-    def _measure(
-        self, runs: dict[str, Callable[[], object]], advance: Callable[[int], None]
-    ) -> dict[str, Timing]:
+    def _prepared(self, job: Job) -> Callable[[], object]:
+        return self.runtime.prepare(job.build(), job.input_shape)
+
+    def _measure(self, runs: Runs, advance: Callable[[int], None]) -> dict[str, Timing]:
         start = time.monotonic()
         timings = self.stopwatch(runs, self.protocol, self.runtime.owns_threads, advance)
         self.device_s += time.monotonic() - start
@@ -104,26 +165,34 @@ def _silent(_: int) -> None:
     pass
 
 
-def _groups(jobs: list[Job], most: int) -> Iterator[list[Job]]:
-    """Jobs in their order, as many at a time as fit in memory, and `most` at most."""
+def _groups(jobs: list[Job], anchors: list[Job], most: int) -> Iterator[list[Job]]:
+    """Jobs in their order, as many at a time as fit in memory beside the anchors."""
+    taken = sum(map(_bytes, anchors))
+    most = max(1, most - len(anchors))
     group: list[Job] = []
-    size = 0
+    size = taken
     for job in jobs:
-        need = BYTES_A_WEIGHT_BYTE * job.weight_bytes + SESSION_BYTES
-        if len(group) == most or (group and size + need > GROUP_BYTES):
+        if len(group) == most or (group and size + _bytes(job) > GROUP_BYTES):
             yield group
-            group, size = [], 0
+            group, size = [], taken
         group.append(job)
-        size += need
+        size += _bytes(job)
     yield group
+
+
+def _bytes(job: Job) -> int:
+    return BYTES_A_WEIGHT_BYTE * job.weight_bytes + SESSION_BYTES
 
 
 def _refuse(refused: dict[str, Timing], title: str) -> None:
     if refused:
         name, timing = next(iter(refused.items()))
+        contended = ", ".join(f"{t.contended_p90:.4g} ms" for t in list(refused.values())[:3])
         raise MeasurementRefused(
             f"{title}: {len(refused)} could not be timed honestly in {1 + RETRIES} attempts; "
-            f"{name}: {timing.refused}.\n"
+            f"{name}: {timing.refused}.\nContended, that is the slowest tenth of all samples, "
+            f"disturbed ones too: {contended}{', ...' if len(refused) > 3 else ''}; such figures "
+            "never enter a table.\n"
             "Close other programs, take a device with fewer threads, or try later. What was "
             "measured so far is kept; the same command goes on from there."
         )

@@ -9,13 +9,14 @@ space of small children that halved the error (3.7 to 2.0 %).
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from math import ceil, exp, isfinite
+from math import isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from elastic_nas.errors import TableError
+from elastic_nas.latency.bound import LEVEL, conformal_bound
 from elastic_nas.specs import BlockSpec
 
 Floats = NDArray[np.float64]
@@ -37,12 +38,19 @@ KINDS: dict[str, tuple[int, ...]] = {
     "scale": (0,),
     "affine": (0, len(FEATURES)),
     "nnls": tuple(range(len(FEATURES) + 1)),
+    "counts": tuple(range(1, len(FEATURES) + 1)),
 }
-"""What may be fitted: positions of the features used; the last position is the constant."""
+"""What may be fitted: positions of the features used; the last position is the constant.
+
+``counts`` leaves the blocks' own times out: on a GPU, kernels queue behind each other and a block
+alone takes as long as its launch, so that whole networks tell more than their parts.
+"""
+RAW = "raw"
+"""The kind of an unfitted model, the bare sum of a table's entries; see `raw_model`."""
 
 MIN_FOR_ALL = 10
-COVERAGE = 0.95
 MAX_NUMBER = 1e9
+RATIOS = (0.01, 100.0)
 
 
 @dataclass(frozen=True)
@@ -50,14 +58,13 @@ class FittedModel:
     """A latency model of one network on one device.
 
     Attributes:
-        kind: ``scale``, ``affine`` or ``nnls``.
+        kind: One of `KINDS`, or ``raw``.
         features: `FEATURES` and ``constant``.
         weights: One for each of `features`: ms a unit, 0 where unused; that of ``blocks`` may be
             negative (see `fit`).
-        q95: A child drawn at random takes at most this many times its prediction, with 95 %
-            probability; None where too few children were measured to say so.
         n_fit: Children that the weights were fitted on.
-        n_calibrate: Other children, drawn uniformly, that the figures below were taken on.
+        ratios: Measured over predicted of other children, drawn uniformly, that the bound and the
+            figures below were taken on; in ascending order.
         mape: Mean of ``|predicted - measured| / measured``; None without such children.
         within_5: Share of children predicted within 5 %.
         within_10: Share of children predicted within 10 %.
@@ -68,14 +75,30 @@ class FittedModel:
     kind: str
     features: tuple[str, ...]
     weights: tuple[float, ...]
-    q95: float | None = None
     n_fit: int = 0
-    n_calibrate: int = 0
+    ratios: tuple[float, ...] = ()
     mape: float | None = None
     within_5: float | None = None
     within_10: float | None = None
     kendall_tau: float | None = None
     noise_floor: float | None = None
+
+    @property
+    def n_calibrate(self) -> int:
+        """Number of children that the bound was taken on."""
+        return len(self.ratios)
+
+    def bound_factor(self, level: float = LEVEL, also: tuple[float, ...] = ()) -> float | None:
+        """What a child drawn at random takes at most, in multiples of its prediction.
+
+        Args:
+            level: The share of children that keep it.
+            also: Ratios of further children that join the calibration.
+
+        Returns:
+            The factor; None where too few children were measured to state one.
+        """
+        return conformal_bound(np.array([*self.ratios, *also]), level)
 
     @property
     def constant_ms(self) -> float:
@@ -98,6 +121,7 @@ class FittedModel:
             **asdict(self),
             "features": list(self.features),
             "weights": list(self.weights),
+            "ratios": list(self.ratios),
         }
 
     @staticmethod
@@ -110,18 +134,20 @@ class FittedModel:
         names = [f.name for f in fields(FittedModel)]
         if not isinstance(values, dict) or set(values) != set(names):
             raise TableError(f"a fitted model has exactly the fields {', '.join(names)}.")
-        if values["kind"] not in list(KINDS) or values["features"] != [*FEATURES, "constant"]:
+        if values["kind"] not in [*KINDS, RAW] or values["features"] != [*FEATURES, "constant"]:
             raise TableError("a fitted model of unknown kind or features.")
         weights = values["weights"]
         sound = isinstance(weights, list) and len(weights) == len(FEATURES) + 1
         if not sound or not all(map(_is_weight, range(len(weights)), weights)) or not any(weights):
             raise TableError("weights of a fitted model must be numbers of 0 or more.")
-        if any(type(values[key]) is not int or values[key] < 0 for key in ("n_fit", "n_calibrate")):
-            raise TableError("n_fit and n_calibrate must be whole numbers of 0 or more.")
+        if type(values["n_fit"]) is not int or values["n_fit"] < 0:
+            raise TableError("n_fit must be a whole number of 0 or more.")
+        ratios = values["ratios"]
+        if not isinstance(ratios, list) or not all(_is_number(r, *RATIOS) for r in ratios):
+            raise TableError(f"ratios must be a list of numbers of {RATIOS[0]:g} to {RATIOS[1]:g}.")
         _check_quality(values)
-        return FittedModel(
-            **{**values, "features": tuple(values["features"]), "weights": tuple(weights)}
-        )
+        lists = {key: tuple(values[key]) for key in ("features", "weights", "ratios")}
+        return FittedModel(**{**values, **lists})
 
 
 def _is_number(value: object, least: float = 0.0, most: float = MAX_NUMBER) -> bool:
@@ -135,7 +161,6 @@ def _is_weight(position: int, value: object) -> bool:
 def _check_quality(values: Mapping[str, Any]) -> None:
     """Refuse impossible figures of merit."""
     limits = {
-        "q95": (0.01, 100.0),
         "mape": (0.0, MAX_NUMBER),
         "within_5": (0.0, 1.0),
         "within_10": (0.0, 1.0),
@@ -236,8 +261,7 @@ def calibrate(
     judged = quality(predicted, measured_ms)
     return replace(
         model,
-        q95=conformal_bound(measured_ms / predicted),
-        n_calibrate=len(measured_ms),
+        ratios=tuple(float(f"{r:.6g}") for r in np.sort(measured_ms / predicted)),
         mape=judged["mape"],
         within_5=judged["within_5"],
         within_10=judged["within_10"],
@@ -257,16 +281,11 @@ def quality(predicted: Floats, measured: Floats) -> dict[str, float]:
     }
 
 
-def conformal_bound(ratios: Floats) -> float | None:
-    """The factor that 95 % of fresh ratios stay below, or None for fewer than 19 ratios.
-
-    One-sided split-conformal on log(measured / predicted): the ``ceil((n + 1) * 0.95)``-th
-    smallest (Lei et al., 2018, https://arxiv.org/abs/1604.04173, sec. 2.2). It holds for children
-    drawn like the calibration children, on average over calibrations.
-    """
-    scores = np.sort(np.log(ratios))
-    rank = ceil(round((len(scores) + 1) * COVERAGE, 9))
-    return exp(scores[rank - 1]) if rank <= len(scores) else None
+def raw_model() -> FittedModel:
+    """The bare sum of a table's entries, for tables without whole children: no bound, no fit."""
+    weights = [0.0] * (len(FEATURES) + 1)
+    weights[TABLE_MS] = 1.0
+    return FittedModel(RAW, (*FEATURES, "constant"), tuple(weights))
 
 
 def kendall_tau(a: Floats, b: Floats) -> float:

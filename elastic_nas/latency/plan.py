@@ -23,7 +23,8 @@ CLASSES = (2, 10, 100, 1000)
 """Outputs of the classifiers that are measured beside the network's own."""
 POOL = 1000
 TRIES_PER_CHILD = 100
-ANCHORS = 5
+ANCHORS = 9
+"""Each is as noisy as any child, and their mean must be much better than the model."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def fit_children(network: "Network", n: int, seed: int) -> list[Genotype]:
 
 
 def anchors_of(network: "Network", fit: Collection[Genotype]) -> tuple[Genotype, ...]:
-    """Five of the fit children, evenly spread from the quickest to the slowest by guess."""
+    """Some of the fit children, evenly spread from the quickest to the slowest by guess."""
     children = sorted(fit)
     order = np.argsort(AdditiveCost(network, guessed_ms)(np.array(children)), kind="stable")
     places = np.linspace(0, len(order) - 1, ANCHORS).round().astype(int)

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elastic_nas.additive import AdditiveCost
-from elastic_nas.errors import TableError
-from elastic_nas.latency.model import block_features
+from elastic_nas.errors import ConfigError, TableError
+from elastic_nas.latency.bound import LEVEL, LEVELS, least_children
+from elastic_nas.latency.model import RAW, block_features
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.specs import BlockSpec
 from elastic_nas.specs.classifier import ClassifierSpec
@@ -27,18 +28,35 @@ class Predictor:
         network: Whose children are asked for.
         table: Of the device.
         stale: Why the table may not hold on this machine, or nothing; see `LatencyTable.stale`.
+        speed: The machine's speed now, in multiples of what the table's figures take.
+        level: The share of random children that keep the bound.
+        also: Measured over predicted of children that join the calibration of the bound.
 
     Attributes:
         model: The fitted model.
         interpolated: Whether the classifier's figures are interpolated.
-        stale: As given.
+        stale, speed, level: As given.
 
     Raises:
+        ConfigError: The level is none that can be promised.
         MissingEntries: The table lacks blocks of this network.
         TableError: It has no fitted model of this network.
     """
 
-    def __init__(self, network: "Network", table: LatencyTable, *, stale: str = "") -> None:
+    def __init__(
+        self,
+        network: "Network",
+        table: LatencyTable,
+        *,
+        stale: str = "",
+        speed: float = 1.0,
+        level: float = LEVEL,
+        also: tuple[float, ...] = (),
+    ) -> None:
+        if not LEVELS[0] <= level <= LEVELS[1]:
+            raise ConfigError(
+                f"the level of a bound must be {LEVELS[0]:g} to {LEVELS[1]:g}, got {level:g}."
+            )
         name = table.device["name"]
         specs = dict.fromkeys(spec for unit in network.units for spec in unit.specs())
         missing = table.missing(specs)
@@ -51,7 +69,8 @@ class Predictor:
                 f"Make one: elastic-nas profile {name} --space {whole.space_name}"
             )
         self.model = table.models[whole.identity]
-        self.stale = stale
+        self.stale, self.speed, self.level = stale, speed, level
+        self._factor = self.model.bound_factor(level, also)
         self.interpolated = any(
             isinstance(spec, ClassifierSpec) and spec not in table.blocks for spec in specs
         )
@@ -65,7 +84,12 @@ class Predictor:
     @property
     def promise(self) -> bool:
         """Whether `bound_ms` is a promise: a bound was calibrated, on a machine like this one."""
-        return self.model.q95 is not None and not self.stale
+        return self._factor is not None and not self.stale
+
+    @property
+    def unfitted(self) -> bool:
+        """Whether predictions are bare sums of the table's entries, which are biased."""
+        return self.model.kind == RAW
 
     def predict_ms(self, genotypes: NDArray[np.integer]) -> Floats:
         """Predicted latencies, which half of the children exceed: (n, genes) to (n,), in ms.
@@ -73,21 +97,25 @@ class Predictor:
         Raises:
             GenotypeError: The genotypes do not fit the network.
         """
-        return self._cost(genotypes) + self.model.constant_ms
+        return self.speed * (self._cost(genotypes) + self.model.constant_ms)
 
     def bound_ms(self, genotypes: NDArray[np.integer]) -> Floats:
-        """Latencies that 95 % of random children do not exceed: (n, genes) to (n,), in ms.
+        """Latencies that a share `level` of random children do not exceed: (n, genes) to (n,).
 
-        Look at `promise`: where the table is stale, this is an estimate.
+        In ms. Look at `promise`: where the table is stale, this is an estimate; where it is
+        `unfitted`, the prediction itself.
 
         Raises:
             TableError: Too few children were measured to state a bound.
             GenotypeError: The genotypes do not fit the network.
         """
-        if self.model.q95 is None:
+        if self.unfitted:
+            return self.predict_ms(genotypes)
+        if self._factor is None:
             raise TableError(
-                f"too few children of {self._space} were measured on {self._device} for a bound: "
-                f"{self.model.n_calibrate}, but it takes 19.\n"
+                f"too few children of {self._space} were measured on {self._device} for a bound "
+                f"of {self.level:.1%}: {self.model.n_calibrate}, but it takes "
+                f"{least_children(self.level)}.\n"
                 f"Measure more: elastic-nas profile {self._device} --space {self._space}"
             )
-        return self.predict_ms(genotypes) * self.model.q95
+        return self.predict_ms(genotypes) * self._factor

@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elastic_nas.additive import AdditiveCost
-from elastic_nas.errors import ConfigError, MeasurementRefused
+from elastic_nas.errors import ConfigError
 from elastic_nas.genotype import Genotype
-from elastic_nas.latency.bench import Bench, Job, TimedRuntime
+from elastic_nas.latency.bench import Anchors, Bench, Job, TimedRuntime
 from elastic_nas.latency.devices import Device
 from elastic_nas.latency.fitting import fit_model
 from elastic_nas.latency.micromodels import block_model, child_model
-from elastic_nas.latency.plan import ANCHORS, Draw, plan_for, wanted_blocks
-from elastic_nas.latency.provenance import complete, fresh_table
+from elastic_nas.latency.plan import Draw, Plan, plan_for
+from elastic_nas.latency.provenance import Visit, complete, fresh_table
 from elastic_nas.latency.rows import BlockRow, ChildRow
+from elastic_nas.latency.speed import check_move
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.measure import Protocol, environment
-from elastic_nas.progress import say
+from elastic_nas.progress import say, track
 from elastic_nas.specs import BlockSpec
 
 if TYPE_CHECKING:
     from elastic_nas.network import Network
 
-MAX_DRIFT = 0.05
 CHILD_SECONDS = 0.4
 MAX_ROUNDS = 30
 """Rounds over whole children: as many as take about `CHILD_SECONDS` a child, up to these."""
@@ -32,7 +32,7 @@ MAX_ROUNDS = 30
 Save = Callable[[LatencyTable], None]
 
 
-def profile(  # noqa: PLR0913
+def profile(
     network: "Network",
     runtime: TimedRuntime,
     device: Device,
@@ -40,9 +40,7 @@ def profile(  # noqa: PLR0913
     *,
     save: Save,
     protocol: Protocol | None = None,
-    n_fit: int = 40,
-    n_calibrate: int = 60,
-    seed: int = 0,
+    draw: Draw | None = None,
 ) -> LatencyTable:
     """Measure what the device's table lacks for this network, and fit its latency model.
 
@@ -54,9 +52,7 @@ def profile(  # noqa: PLR0913
         save: Called with the table after every group of measurements, so that the same call goes
             on where an interrupted one stopped.
         protocol: How figures are taken.
-        n_fit: Whole children to fit on, spread over the range of latencies and resolutions.
-        n_calibrate: Other children, drawn uniformly, for the bound and the quality.
-        seed: Of children and weights.
+        draw: How many whole children to measure, and which.
 
     Returns:
         The table with a fitted model of this network.
@@ -66,43 +62,84 @@ def profile(  # noqa: PLR0913
         MeasurementRefused: The machine is too busy, or its speed has changed since `table`.
     """
     facts = environment()
-    if device.mismatch(facts):
-        raise ConfigError(f"this machine is not {device.name}: {device.mismatch(facts)}.")
+    check_here(device, facts)
     bench = Bench(runtime, protocol or Protocol())
-    table = _continued(table, device, runtime, facts)
-    if table is None:
-        table = fresh_table(device, bench, facts)
-    else:
-        _check_drift(network, bench, table, seed)
-    extend(table, network, bench, save, Draw(n_fit, n_calibrate, seed))
+    table = _continued(table, device, runtime, facts) or fresh_table(device, bench, facts)
+    extend(table, network, bench, save, draw or Draw())
     return table
+
+
+def check_here(device: Device, facts: dict[str, Any]) -> None:
+    """Refuse to measure a device that this machine is not.
+
+    Raises:
+        ConfigError: It is not; the message names the kit.
+    """
+    if device.mismatch(facts):
+        raise ConfigError(
+            f"this machine is not {device.name}: {device.mismatch(facts)}.\nTo measure it there: "
+            f"elastic-nas kit --device {device.name} --space SPACE --out kit.zip"
+        )
 
 
 def extend(table: LatencyTable, network: "Network", bench: Bench, save: Save, draw: Draw) -> None:
     """Measure what the table lacks for this network, and fit its model.
 
     Raises:
-        MeasurementRefused: The machine is too busy.
+        MeasurementRefused: The machine is too busy, or its speed has moved too far.
     """
-    _measure_blocks(network, bench, table, save, draw.seed)
-    device_s = bench.device_s + _measure_children(network, bench, table, save, draw)
+    visit = Visit()
+    plan = plan_for(network, draw)
+    anchors = anchors_for(network, _anchor_rows(network, plan, table), draw.seed)
+
+    def keep() -> None:
+        _keep_anchors(network, plan, anchors, table)
+        save(table)
+
+    _measure_blocks(plan, anchors, bench, table, keep, draw.seed)
+    _measure_children(network, plan, anchors, bench, table, keep, draw.seed)
+    if not anchors.speeds:  # nothing was lacking
+        anchors.speeds.append(bench.speed("timing the anchors again", anchors))
+        check_move(anchors.speeds[-1])
+    _count_memory(plan, bench.runtime, table, draw.seed)
     table.models[network.identity] = fit_model(network, table)
-    complete(network, table, device_s)
+    complete(table, visit.record(bench.device_s, anchors.speeds))
     save(table)
 
 
-def _for_children(bench: Bench, mean_ms: float) -> Bench:
-    """Half the samples a visit, and more visits where children are short."""
-    protocol = bench.protocol
-    accepted = -(-protocol.accepted_per_round // 2)
-    rounds = int(CHILD_SECONDS / (1e-3 * mean_ms * (accepted + 1)))
-    halved = replace(
-        protocol,
-        accepted_per_round=accepted,
-        attempts_per_round=-(-protocol.attempts_per_round // 2),
-        rounds=min(max(rounds, protocol.rounds), MAX_ROUNDS),
-    )
-    return replace(bench, protocol=halved, device_s=0.0)
+def anchors_for(network: "Network", rows: list[dict[str, Any]], seed: int) -> Anchors:
+    """Anchors from their rows in a table, or from rows without what they took.
+
+    Args:
+        network: Whose children they are.
+        rows: Classes, genotype and, where they were timed before, ms.
+        seed: Of their weights.
+    """
+    jobs = [
+        child_job(
+            replace(network, classes=row["classes"]), tuple(row["genotype"]), f"anchor {i}", seed
+        )
+        for i, row in enumerate(rows)
+    ]
+    return Anchors(jobs, {f"anchor {i}": row["ms"] for i, row in enumerate(rows) if "ms" in row})
+
+
+def _anchor_rows(network: "Network", plan: Plan, table: LatencyTable) -> list[dict[str, Any]]:
+    """The table's anchors of this network, else those of the plan, not timed yet."""
+    return table.provenance["anchors"].get(network.identity) or [
+        {"classes": network.classes, "genotype": genotype} for genotype in plan.anchors
+    ]
+
+
+def _keep_anchors(network: "Network", plan: Plan, anchors: Anchors, table: LatencyTable) -> None:
+    """Store what the anchors took: figures that are added later are told at that speed."""
+    stored = table.provenance["anchors"]
+    known = {f"anchor {i}": row for i, row in enumerate(_anchor_rows(network, plan, table))}
+    stored[network.identity] = [
+        {**row, "genotype": list(row["genotype"]), "ms": anchors.then_ms[name]}
+        for name, row in known.items()
+        if name in anchors.then_ms
+    ]
 
 
 def _continued(
@@ -121,16 +158,19 @@ def _continued(
 
 
 def _measure_blocks(
-    network: "Network", bench: Bench, table: LatencyTable, save: Save, seed: int
+    plan: Plan,
+    anchors: Anchors,
+    bench: Bench,
+    table: LatencyTable,
+    keep: Callable[[], None],
+    seed: int,
 ) -> None:
-    specs = [spec for spec in wanted_blocks(network) if spec not in table.blocks]
-    jobs = {str(number): spec for number, spec in enumerate(specs)}
-    for timings in bench.time(
-        f"timing {len(specs)} blocks", [_block_job(name, spec, seed) for name, spec in jobs.items()]
-    ):
+    specs = {str(i): s for i, s in enumerate(s for s in plan.blocks if s not in table.blocks)}
+    jobs = [_block_job(name, spec, seed) for name, spec in specs.items()]
+    for timings in bench.time(f"timing {len(specs)} blocks", jobs, anchors):
         for name, timing in timings.items():
-            table.add_block(jobs[name], BlockRow.of(timing))
-        save(table)
+            table.add_block(specs[name], BlockRow.of(timing))
+        keep()
 
 
 def _block_job(name: str, spec: BlockSpec, seed: int) -> Job:
@@ -148,56 +188,58 @@ def child_job(network: "Network", genotype: Genotype, name: str, seed: int) -> J
 
 def _measure_children(
     network: "Network",
+    plan: Plan,
+    anchors: Anchors,
     bench: Bench,
     table: LatencyTable,
-    save: Save,
-    draw: Draw,
-) -> float:
+    keep: Callable[[], None],
+    seed: int,
+) -> None:
     """Measure the fit and calibration children that the table lacks, in mixed order.
 
-    Returns:
-        Seconds spent on timing.
+    The speed of the first group of children is the table's: how much quicker or slower the machine
+    was while it took the blocks is fitted away with the rest.
     """
-    plan = plan_for(network, draw)
-    fitted, others = plan.fit, plan.calibrate
     known = {(row.genotype, row.role) for row in table.children if row.space == network.identity}
-    pairs = [(g, "fit") for g in fitted] + [(g, "calibrate") for g in others]
-    order = np.random.default_rng([draw.seed, 2]).permutation(len(pairs))
+    pairs = [(g, "fit") for g in plan.fit] + [(g, "calibrate") for g in plan.calibrate]
+    order = np.random.default_rng([seed, 2]).permutation(len(pairs))
     todo = {str(i): pairs[i] for i in order if pairs[i] not in known}
-    jobs = [child_job(network, g, name, draw.seed) for name, (g, _) in todo.items()]
-    sums = AdditiveCost(network, lambda spec: table.entry_ms(spec)[0])(np.array([*fitted, *others]))
-    whole = _for_children(bench, float(sums.mean()))
-    for timings in whole.time(f"timing {len(jobs)} children", jobs):
+    jobs = [child_job(network, g, name, seed) for name, (g, _) in todo.items()]
+    sums = AdditiveCost(network, lambda spec: table.entry_ms(spec)[0])(
+        np.array([genotype for genotype, _ in pairs])
+    )
+    if not known:
+        anchors.then_ms = {}
+    whole = replace(bench, protocol=for_children(bench.protocol, float(sums.mean())))
+    for timings in whole.time(f"timing {len(jobs)} children", jobs, anchors):
         for name, timing in timings.items():
             genotype, role = todo[name]
             row = ChildRow.of(network.identity, network.classes, genotype, role, timing)
             table.children.append(row)
-        save(table)
-    return whole.device_s
+        keep()
+    bench.device_s = whole.device_s
 
 
-def _check_drift(network: "Network", bench: Bench, table: LatencyTable, seed: int) -> None:
-    """Refuse to add to a table whose anchors now take another time.
+def for_children(protocol: Protocol, mean_ms: float) -> Protocol:
+    """Half the samples a visit, and more visits where children are short."""
+    accepted = -(-protocol.accepted_per_round // 2)
+    rounds = int(CHILD_SECONDS / (1e-3 * mean_ms * (accepted + 1)))
+    return replace(
+        protocol,
+        accepted_per_round=accepted,
+        attempts_per_round=-(-protocol.attempts_per_round // 2),
+        rounds=min(max(rounds, protocol.rounds), MAX_ROUNDS),
+    )
 
-    Anchors are five of this network's children; before there are any, five of its blocks.
-    """
-    jobs: list[tuple[Job, float]] = []
-    for anchor in table.provenance["anchors"].get(network.identity, []):
-        one = replace(network, classes=anchor["classes"])
-        job = child_job(one, tuple(anchor["genotype"]), str(len(jobs)), seed)
-        jobs.append((job, anchor["ms"]))
-    if not jobs:
-        known = [spec for spec in wanted_blocks(network) if spec in table.blocks]
-        known.sort(key=lambda spec: table.blocks[spec].ms)
-        for spec in known[len(known) // 2 :: max(1, len(known) // (2 * ANCHORS))][:ANCHORS]:
-            jobs.append((_block_job(str(len(jobs)), spec, seed), table.blocks[spec].ms))
-    ratios: list[float] = []
-    for timings in bench.time("timing the anchors again", [job for job, _ in jobs]):
-        ratios += [timings[job.name].ms / ms for job, ms in jobs if job.name in timings]
-    drift = float(np.median(ratios)) if ratios else 1.0
-    if abs(drift - 1) > MAX_DRIFT:
-        raise MeasurementRefused(
-            f"what was measured before now takes {drift:.2f} times as long, so new figures cannot "
-            "stand beside the old.\nTry again when the machine is as quiet, cool and unthrottled "
-            "as then, or remove the table to measure afresh."
-        )
+
+def _count_memory(plan: Plan, runtime: TimedRuntime, table: LatencyTable, seed: int) -> None:
+    """Store the blocks' peak activations, where the runtime counts them."""
+    count = getattr(runtime, "peak_activation_bytes", None)
+    specs = [spec for spec in plan.blocks if table.blocks[spec].memory_bytes is None]
+    if count is None or not specs:
+        return
+    with track(f"counting the memory of {len(specs)} blocks", len(specs)) as progress:
+        for spec in specs:
+            memory_bytes = count(block_model(spec, seed), spec.input_shape)
+            table.add_block(spec, replace(table.blocks[spec], memory_bytes=memory_bytes))
+            progress.advance(1)

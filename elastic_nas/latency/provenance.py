@@ -1,22 +1,20 @@
 """Provenance of a latency table: where, when and how its figures were taken."""
 
+import os
 import subprocess
+import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from elastic_nas._version import __version__
 from elastic_nas.files import PACKAGE
 from elastic_nas.latency.bench import Bench, Job
 from elastic_nas.latency.devices import Device
 from elastic_nas.latency.micromodels import null_model
-from elastic_nas.latency.plan import ANCHORS
+from elastic_nas.latency.speed import Speed
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.measure import environment, process_clock, thread_clock
-
-if TYPE_CHECKING:
-    from elastic_nas.network import Network
 
 
 def fresh_table(device: Device, bench: Bench, facts: dict[str, Any]) -> LatencyTable:
@@ -46,28 +44,57 @@ def fresh_table(device: Device, bench: Bench, facts: dict[str, Any]) -> LatencyT
             "version": __version__,
             "null_ms": timings["null"].ms,
             "anchors": {},
-            "load_before": facts.get("load", []),
             "device_s": 0.0,
+            "visits": [],
         },
     )
 
 
-def complete(network: "Network", table: LatencyTable, device_s: float) -> None:
-    """Complete the provenance: date, load, time spent, anchor children."""
-    children = [r for r in table.children if (r.space, r.role) == (network.identity, "fit")]
-    children.sort(key=lambda row: row.ms)
-    spread = np.unique(np.linspace(0, len(children) - 1, ANCHORS).round().astype(int))
-    anchors = [
-        {"classes": row.classes, "genotype": list(row.genotype), "ms": row.ms}
-        for row in (children[i] for i in spread)
-    ]
+@dataclass
+class Visit:
+    """One profiling run: what the machine was like before and after, for the table's record."""
+
+    before: dict[str, Any] = field(default_factory=environment)
+    started: float = field(default_factory=time.monotonic)
+
+    def record(self, device_s: float, speeds: list[Speed]) -> dict[str, Any]:
+        """The run as it stands in a table.
+
+        Args:
+            device_s: Seconds of timing.
+            speeds: What the anchors told, group by group.
+        """
+        after = environment()
+        seconds = time.monotonic() - self.started
+        factors = [speed.factor for speed in speeds]
+        changing = ("load", "freq_khz", "thermal_c", "governor")
+        return {
+            "date": _now(),
+            "device_s": round(device_s, 1),
+            "speed": [round(min(factors), 4), round(max(factors), 4)] if factors else [],
+            "stolen_share": _stolen_share(self.before, after, seconds),
+            "before": {key: self.before[key] for key in changing if key in self.before},
+            "after": {key: after[key] for key in changing if key in after},
+        }
+
+
+def _stolen_share(before: dict[str, Any], after: dict[str, Any], seconds: float) -> float | None:
+    """The share of all processors' time that a hypervisor gave to others; None if untold."""
+    if "stolen_ticks" not in before or "stolen_ticks" not in after or seconds <= 0:
+        return None
+    ticks = seconds * os.sysconf("SC_CLK_TCK") * after["cores"]
+    return float(round((after["stolen_ticks"] - before["stolen_ticks"]) / ticks, 4))
+
+
+def complete(table: LatencyTable, visit: dict[str, Any]) -> None:
+    """Complete the provenance with a profiling run's record."""
+    known = table.provenance
     table.provenance |= {
-        "date": _now(),
+        "date": visit["date"],
         "commit": _commit(),
         "version": __version__,
-        "load_after": environment().get("load", []),
-        "device_s": round(table.provenance.get("device_s", 0.0) + device_s, 1),
-        "anchors": {**table.provenance["anchors"], network.identity: anchors},
+        "device_s": round(known.get("device_s", 0.0) + visit["device_s"], 1),
+        "visits": [*known.get("visits", []), visit],
     }
 
 

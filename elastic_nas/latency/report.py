@@ -1,24 +1,18 @@
-"""What a profile is worth: a report of its model, and a check on fresh children."""
+"""What a profile is worth, in a few lines for people."""
 
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from elastic_nas.latency.bench import Bench, TimedRuntime
-from elastic_nas.latency.model import quality
-from elastic_nas.latency.plan import calibration_children
-from elastic_nas.latency.predictor import Predictor
-from elastic_nas.latency.profile import child_job
+from elastic_nas.latency.bound import LEVEL, coverage_range, least_children
+from elastic_nas.latency.model import FittedModel
 from elastic_nas.latency.table import LatencyTable
-from elastic_nas.measure import Protocol, noise_floor
 
 if TYPE_CHECKING:
     from elastic_nas.network import Network
 
 
 def report(table: LatencyTable, network: "Network") -> str:
-    """What the table's model of this network is worth, in a few lines for people.
+    """What the table covers of this network, and what its model of it is worth.
 
     Raises:
         KeyError: The table has no model of this network.
@@ -26,74 +20,53 @@ def report(table: LatencyTable, network: "Network") -> str:
     model = table.models[network.identity]
     children = [row for row in table.children if row.space == network.identity]
     accepts = [r.accept for r in table.blocks.values()] + [r.accept for r in children]
+    runtime = table.runtime
+    wanted = dict.fromkeys(spec for unit in network.units for spec in unit.specs())
+    covered = len(wanted) - len(table.missing(wanted))
     lines = [
-        f"{table.device['name']}: {len(table.blocks)} blocks, {len(children)} children "
-        f"({model.n_fit} to fit, {model.n_calibrate} to calibrate), "
-        f"{fmean(accepts):.0%} of samples undisturbed, "
-        f"{table.provenance.get('device_s', 0):.0f} s of timing",
+        f"{table.device['name']}: {runtime['name']} {runtime['version']}, {table.precision}, "
+        f"{runtime['threads']} thread(s), on {table.device['cpu']}",
+        f"{network.space_name}: {covered} of {len(wanted)} blocks covered; {len(children)} "
+        f"children ({model.n_fit} to fit, {model.n_calibrate} to calibrate)",
+        f"{fmean(accepts):.0%} of samples undisturbed; "
+        f"{table.provenance.get('device_s', 0):.0f} s of timing{_speed_text(table)}",
         f"model: {model.kind}; call overhead {table.provenance['null_ms'] * 1e3:.1f} us",
+        *_quality_lines(model),
+        bound_text(model),
     ]
-    if model.mape is not None:
-        floor = "unknown" if model.noise_floor is None else f"{model.noise_floor:.1%}"
-        lines.append(
-            f"error on children it was not fitted on: {model.mape:.1%} on average "
-            f"(measurement noise {floor}); {model.within_5:.0%} within 5 %, "
-            f"{model.within_10:.0%} within 10 %; rank correlation {model.kendall_tau:.3f}"
-        )
-    if model.q95 is None:
-        lines.append("no bound: it takes 19 calibration children or more")
-    else:
-        lines.append(f"95 % bound: prediction times {model.q95:.3f}")
     return "\n".join(lines)
 
 
-def verify_children(
-    network: "Network",
-    runtime: TimedRuntime,
-    table: LatencyTable,
-    n: int = 40,
-    seed: int = 1,
-    protocol: Protocol | None = None,
-) -> dict[str, Any]:
-    """Measure fresh children, drawn uniformly, and compare with their predictions.
+def _speed_text(table: LatencyTable) -> str:
+    """How much the machine's speed moved while the table was measured, and what was stolen."""
+    visits = table.provenance.get("visits", [])
+    factors = [factor for visit in visits for factor in visit["speed"]]
+    stolen = [visit["stolen_share"] for visit in visits if visit["stolen_share"] is not None]
+    text = f"; speed moved between {min(factors):.3f} and {max(factors):.3f}" if factors else ""
+    return text + (f"; {max(stolen):.1%} stolen by the hypervisor" if stolen else "")
 
-    Args:
-        network: Whose children.
-        runtime: What runs them.
-        table: With a fitted model of the network.
-        n: Number of children.
-        seed: Of the draw.
-        protocol: How figures are taken.
 
-    Returns:
-        ``n``, ``mape``, ``within_5``, ``within_10``, ``kendall_tau``, ``noise_floor``,
-        ``met_bound`` (share; None without a bound), ``accept``, and the arrays ``predicted_ms``,
-        ``measured_ms``.
+def _quality_lines(model: FittedModel) -> list[str]:
+    if model.mape is None:
+        return []
+    floor = "unknown" if model.noise_floor is None else f"{model.noise_floor:.1%}"
+    return [
+        f"error on {model.n_calibrate} children it was not fitted on: {model.mape:.1%} on average "
+        f"(measurement noise {floor}); {model.within_5:.0%} within 5 %, "
+        f"{model.within_10:.0%} within 10 %; Kendall's tau {model.kendall_tau:.3f}"
+    ]
 
-    Raises:
-        MeasurementRefused: The machine is too busy.
-        TableError: The table cannot predict this network's children.
-    """
-    predictor = Predictor(network, table)
-    known = {row.genotype for row in table.children if row.space == network.identity}
-    children = calibration_children(network, n, f"verify {seed}", exclude=known)
-    jobs = [child_job(network, g, str(i), seed) for i, g in enumerate(children)]
-    bench = Bench(
-        runtime, protocol or Protocol(rounds=12, accepted_per_round=5, attempts_per_round=20)
+
+def bound_text(model: FittedModel) -> str:
+    """The bound, and what its number of children gives."""
+    factor, n = model.bound_factor(), model.n_calibrate
+    if factor is None:
+        return (
+            f"no bound: {n} calibration children; a bound of {LEVEL:.0%} takes "
+            f"{least_children(LEVEL)} or more"
+        )
+    low, high = coverage_range(n)
+    return (
+        f"{LEVEL:.0%} bound: prediction times {factor:.3f} (margin {factor - 1:.1%}); from {n} "
+        f"children, 9 of 10 such profiles cover {low:.0%} to {high:.0%} of random children"
     )
-    timings = {
-        k: v for group in bench.time("timing fresh children", jobs) for k, v in group.items()
-    }
-    ordered = [timings[job.name] for job in jobs]
-    measured = np.array([timing.ms for timing in ordered])
-    predicted = predictor.predict_ms(np.array(children))
-    q95 = predictor.model.q95
-    return {
-        "n": len(children),
-        **quality(predicted, measured),
-        "noise_floor": noise_floor(ordered),
-        "met_bound": None if q95 is None else float((measured <= predicted * q95).mean()),
-        "accept": fmean(timing.accept for timing in ordered),
-        "predicted_ms": predicted,
-        "measured_ms": measured,
-    }

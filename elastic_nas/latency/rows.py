@@ -10,13 +10,18 @@ from elastic_nas.specs import BlockSpec, spec_from_key
 
 MAX_MS = 1e6
 MAX_DIMENSION = 1_000_000
+MAX_BYTES = 10**12
 MAX_CHOICES = 1000
 ROLES = ("fit", "calibrate", "verify")
 
 
 @dataclass(frozen=True, slots=True)
 class BlockRow:
-    """What a block takes alone; the fields are those of `measure.Timing`, in milliseconds."""
+    """What a block takes alone; most fields are those of `measure.Timing`, in milliseconds.
+
+    Attributes:
+        memory_bytes: Its peak activations, where the runtime counts them.
+    """
 
     ms: float
     p10: float
@@ -24,6 +29,7 @@ class BlockRow:
     contended_p90: float
     n: int
     accept: float
+    memory_bytes: int | None = None
 
     @staticmethod
     def of(timing: Timing) -> "BlockRow":
@@ -110,6 +116,9 @@ def block_row(row: Any) -> tuple[BlockSpec, BlockRow]:
         if type(value) is int and not 0 <= value <= MAX_DIMENSION:
             raise TableError(f"a block's key holds {value}, which cannot be.")
     _check_figures(row)
+    memory = row["memory_bytes"]
+    if memory is not None and (type(memory) is not int or not 0 < memory < MAX_BYTES):
+        raise TableError("memory_bytes must be a whole number of 1 or more, or null.")
     figures = {key: value for key, value in row.items() if key != "key"}
     return spec, BlockRow(**figures)
 

@@ -21,7 +21,7 @@ from elastic_nas.machine import signature
 from elastic_nas.specs import BlockSpec
 from elastic_nas.specs.classifier import ClassifierSpec
 
-SCHEMA = "elastic-latency/1"
+SCHEMA = "elastic-latency/2"
 MAX_BYTES = 64 * 2**20
 NEEDED: dict[str, dict[str, type | tuple[type, ...]]] = {
     "device": {"name": str, "arch": str, "cpu": str, "cores": int, "os": str},
@@ -246,7 +246,7 @@ def _refuse(text: str) -> None:
 def _from_json(parts: Any) -> LatencyTable:
     keys = {"schema", *NEEDED, "precision", "blocks", "children", "models"}
     if not isinstance(parts, dict) or parts.get("schema") != SCHEMA:
-        raise TableError(f"its schema is not {SCHEMA!r}.")
+        raise TableError(f"its schema is not {SCHEMA!r}; measure it again: elastic-nas profile.")
     if set(parts) != keys:
         differing = ", ".join(sorted(keys ^ set(parts)))
         raise TableError(f"it must have exactly the parts {', '.join(sorted(keys))}: {differing}.")
