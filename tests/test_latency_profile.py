@@ -18,6 +18,7 @@ from elastic_nas.latency.devices import Device
 from elastic_nas.latency.drift import check_drift, verdict
 from elastic_nas.latency.model import calibrate, child_features
 from elastic_nas.latency.plan import (
+    ANCHORS,
     Draw,
     calibration_children,
     fit_children,
