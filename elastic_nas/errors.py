@@ -9,6 +9,7 @@ ElasticNasError
 │   └── MissingEntries     the table lacks blocks of this child
 ├── InfeasibleBudget       no child of the space meets the budget
 ├── MeasurementRefused     the machine is too busy for an honest figure
+├── MissingExtra           a runtime whose package is not installed
 ├── TrainingDiverged       the loss is no number any more
 ├── CheckpointError        a checkpoint that is damaged, foreign or unsafe
 │   └── DamagedCheckpoint  nothing of it can be used; an earlier one may be sound
@@ -51,6 +52,10 @@ class InfeasibleBudget(ElasticNasError):
 
 class MeasurementRefused(ElasticNasError):
     """The machine is too busy for an honest figure."""
+
+
+class MissingExtra(ElasticNasError):
+    """A runtime whose package is not installed; the message names the extra that brings it."""
 
 
 class CheckpointError(ElasticNasError):
