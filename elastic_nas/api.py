@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from elastic_nas import facts, pipeline
+from elastic_nas import facts, pipeline, profiling
 from elastic_nas.budgets import Budgets, Limit
 from elastic_nas.network import Network
 from elastic_nas.query import Answer
@@ -56,7 +56,9 @@ class Run:
             MeasurementRefused: The machine is too busy for honest figures.
         """
         path = None if out is None else Path(out)
-        return pipeline.profile(device, run=self._folder, classes=classes, out=path)[1]
+        return profiling.profile(
+            device, profiling.Scope(run=self._folder, classes=classes, out=path)
+        )[1]
 
     def search(
         self,

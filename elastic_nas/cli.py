@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from elastic_nas import cli_runs, facts, texts
+from elastic_nas import cli_latency, cli_runs, facts, texts
 from elastic_nas._version import __version__
 from elastic_nas.budgets import Budgets
 from elastic_nas.errors import ConfigError
 from elastic_nas.guard import guarded
+from elastic_nas.latency.bound import LEVEL
 from elastic_nas.options import (
     Child,
     Classes,
@@ -19,11 +20,11 @@ from elastic_nas.options import (
     Evaluations,
     Json,
     Latency,
+    Level,
     Macs,
     Params,
     Run,
     Size,
-    SpaceName,
     Strategy,
     TableFile,
 )
@@ -70,27 +71,8 @@ command(cli_runs.train_child)
 command(cli_runs.import_ofa)
 
 
-@command
-def profile(
-    device: Annotated[str, typer.Argument(metavar="DEVICE", help="Such as local-ort-1t.")],
-    space: SpaceName = None,
-    run: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Or of this run's; the table goes there.")
-    ] = None,
-    classes: Classes = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write it.")] = None,
-) -> None:
-    """Measure this machine: a latency table for a space, with its error and its bound.
-
-    Entries that the table has are kept, so that an interrupted profile goes on.
-    """
-    from elastic_nas import pipeline
-    from elastic_nas.runs import open_run
-
-    opened = None if run is None else open_run(run)
-    path, report = pipeline.profile(device, run=opened, space=space, classes=classes, out=out)
-    typer.echo(report)
-    typer.echo(f"table: {path}")
+command(cli_latency.profile)
+command(cli_latency.kit)
 
 
 @command
@@ -127,7 +109,7 @@ def search(  # noqa: PLR0913  one parameter an option
 
 
 @command
-def query(
+def query(  # noqa: PLR0913  one parameter an option
     *,
     run: Run,
     device: Device,
@@ -136,6 +118,7 @@ def query(
     macs: Macs = None,
     size: Size = None,
     table: TableFile = None,
+    level: Level = LEVEL,
     as_json: Json = False,
 ) -> None:
     """The best evaluated child whose latency bound and counts keep all budgets."""
@@ -143,7 +126,7 @@ def query(
     from elastic_nas.runs import open_run
 
     budgets = Budgets.of(latency, params, macs, size)
-    answers, target = pipeline.query(open_run(run), device, budgets, table=table)
+    answers, target = pipeline.query(open_run(run), device, budgets, table=table, level=level)
     found = {
         **answers[0].plain(),
         "device": target.device.name,
@@ -226,10 +209,11 @@ def predict(
     child: Child = "largest",
     classes: Classes = None,
     table: TableFile = None,
+    level: Level = LEVEL,
     as_json: Json = False,
 ) -> None:
-    """Predicted latency of a child on a device, and its 95 % bound, in milliseconds."""
-    found = facts.predict(device, space, child or "largest", classes, table)
+    """Predicted latency of a child on a device, and its bound, in milliseconds."""
+    found = facts.predict(device, space, child or "largest", classes, table, level)
     _show(found, texts.predict_table, as_json)
 
 

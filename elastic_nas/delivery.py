@@ -78,7 +78,7 @@ def export(
     check_target(out)
     target = None
     if device_name is not None:
-        target = open_target(run.network, device_name, table=table, run=run.path)
+        target = open_target(run.network, device_name, table=table, run=run)
         for note in target.notes:
             say(f"note: {note}.")
     budgets = budgets or Budgets()

@@ -4,7 +4,7 @@ from math import ceil, floor, log, log10, sqrt
 from pathlib import Path
 from typing import Any
 
-from elastic_nas import delivery, pipeline, texts
+from elastic_nas import delivery, pipeline, profiling, texts
 from elastic_nas.budgets import Budgets, format_count, format_duration, format_size
 from elastic_nas.data.dataset import load_dataset
 from elastic_nas.errors import InfeasibleBudget, MeasurementRefused
@@ -62,7 +62,7 @@ def _trained(folder: Path) -> RunFolder:
 def _profiled(run: RunFolder) -> str:
     """The device to search on: this machine, or a shipped one where this one is too busy."""
     try:
-        _, report = pipeline.profile(DEVICE, run=run)
+        _, report = profiling.profile(DEVICE, profiling.Scope(run))
     except MeasurementRefused as error:
         say(f"warning: {error}\nGoing on with the shipped table of {FALLBACK}.")
         return FALLBACK

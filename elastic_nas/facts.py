@@ -12,6 +12,7 @@ from elastic_nas.budgets import Budgets
 from elastic_nas.data.place import name_of
 from elastic_nas.errors import ConfigError, RunFolderError, UnknownName
 from elastic_nas.genotype import Genotype, format_genotype, parse_genotype
+from elastic_nas.latency.bound import LEVEL
 from elastic_nas.network import Network
 from elastic_nas.runs import open_run
 from elastic_nas.settings import from_settings
@@ -136,14 +137,19 @@ def _counts(network: Network, chosen: Genotype) -> dict[str, Any]:
 
 
 def predict(
-    device: str, space: str, child: str, classes: int | None, table: Path | None
+    device: str,
+    space: str,
+    child: str,
+    classes: int | None,
+    table: Path | None,
+    level: float = LEVEL,
 ) -> dict[str, Any]:
     """Predicted and bounded latency of a child as plain values."""
     from elastic_nas.targets import open_target
 
     network = Network(space, 1000 if classes is None else classes)
     chosen = child_of(network, child)
-    target = open_target(network, device, table=table)
+    target = open_target(network, device, table=table, level=level)
     array = np.array([chosen])
     return {
         "device": target.device.name,
@@ -152,6 +158,8 @@ def predict(
         "genotype": format_genotype(chosen),
         "latency_ms": float(target.predictor.predict_ms(array)[0]),
         "bound_ms": float(target.predictor.bound_ms(array)[0]),
+        "level": level,
+        "checked": target.checked_text,
         "promise": not target.notes,
         "notes": list(target.notes),
         "table": str(target.table_path),

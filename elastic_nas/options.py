@@ -17,6 +17,9 @@ Size = Annotated[str | None, typer.Option(metavar="BYTES", help="Budget on the f
 TableFile = Annotated[
     Path | None, typer.Option("--table", metavar="FILE", help="A latency table to use.")
 ]
+Level = Annotated[
+    float, typer.Option(metavar="SHARE", help="Of random children that keep the bound.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Classes = Annotated[int | None, typer.Option(metavar="N", help="Number of outputs.")]
 Child = Annotated[

@@ -1,10 +1,10 @@
-"""The main flow: train, profile, search, query; `delivery.py` has export and verify.
+"""The main flow: train, search, query; `profiling.py` measures, `delivery.py` exports and verifies.
 
 Heavy imports stand inside the functions: a query must not pay for torch.
 """
 
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -12,17 +12,22 @@ from typing import TYPE_CHECKING
 from elastic_nas import plugins
 from elastic_nas.budgets import Budgets
 from elastic_nas.data.place import anchored
-from elastic_nas.errors import ConfigError, RunFolderError
-from elastic_nas.files import locked, sha256_of, user_folder, write_atomic, write_json
+from elastic_nas.errors import RunFolderError
+from elastic_nas.files import locked, sha256_of, write_atomic, write_json
+from elastic_nas.finalists import measure_finalists
 from elastic_nas.genotype import Genotype
-from elastic_nas.latency.devices import load_device
+from elastic_nas.latency.bound import LEVEL
 from elastic_nas.network import Network
 from elastic_nas.progress import say
 from elastic_nas.query import Answer
 from elastic_nas.query import query as answer_query
 from elastic_nas.runs import RunFolder
 from elastic_nas.search.history import History, Row, read_history
-from elastic_nas.targets import Target, open_target, runtime_of
+from elastic_nas.targets import Target, open_target
+
+MORE = 10
+MORE_TIMES = 3
+"""Children that a search adds where a finalist broke its bound, and how often."""
 
 if TYPE_CHECKING:
     from elastic_nas.config import RunConfig
@@ -105,58 +110,6 @@ def write_run_file(run: RunFolder, config: "RunConfig") -> None:
     write_atomic(run.run_file, dump_run(config.model_copy(update=places)))
 
 
-def profile(
-    device_name: str,
-    *,
-    run: RunFolder | None = None,
-    space: str | None = None,
-    classes: int | None = None,
-    out: Path | None = None,
-) -> tuple[Path, str]:
-    """Measure this machine for all children of a space; what a table has already is kept.
-
-    For a space of one child the whole space is measured: no bound could be stated from one child.
-
-    Args:
-        device_name: A hardware profile's name or path.
-        run: Take space and classes from this run, and keep the table in it.
-        space: Else, the space.
-        classes: Outputs of the measured children; by default the run's, or 1000.
-        out: Where to write the table; by default the run folder or the per-user folder.
-
-    Returns:
-        The table's path, and the report for a person.
-
-    Raises:
-        MeasurementRefused: The machine is too busy.
-        TableError: There is a table of another device or machine at the place to write to.
-    """
-    from elastic_nas.latency.profile import profile as measure_all
-    from elastic_nas.latency.report import report
-    from elastic_nas.latency.table import LatencyTable
-
-    device = load_device(device_name)
-    if (run is None) == (space is None):
-        raise ConfigError("profile needs --space NAME or --run DIR to know what to measure.")
-    if run is not None:
-        own = run.network
-        network = Network(own.space_name, own.classes if classes is None else classes)
-        path = out or run.table(device.name)
-    else:
-        network = Network(str(space), 1000 if classes is None else classes)
-        path = out or user_folder() / "latency_tables" / f"{device.name}.json"
-    network = network.whole
-    with nullcontext() if run is None else locked(run.path):
-        table = LatencyTable.read(path) if path.exists() else None
-        if table is not None:
-            table.check_fits(device)
-        table = measure_all(
-            network, runtime_of(device), device, table, save=lambda table: table.write(path)
-        )
-        table.write(path)
-    return path, report(table, network)
-
-
 def judge_of(run: RunFolder, config: "RunConfig", data: "Dataset") -> "Judge":
     """The run's supernet with the images its children are calibrated and judged on."""
     from elastic_nas.training.checkpoint import load_checkpoint
@@ -198,8 +151,10 @@ def search(
 ) -> list[Answer]:
     """Search the run's children on a device; returns the Pareto front, fastest first.
 
-    What is evaluated already (for any device) is reused. Leaves ``history.jsonl``, the front and
-    its picture in the run folder.
+    What is evaluated already (for any device) is reused. Where this machine is the device, the
+    children of the front are measured; while one breaks its bound under a latency budget, the
+    search goes on with the bound that follows. Leaves ``history.jsonl``, the front and its picture
+    in the run folder.
 
     Raises:
         InfeasibleBudget: The smallest child breaks a budget.
@@ -211,7 +166,7 @@ def search(
     from elastic_nas.search.driver import search as drive
 
     network = run.network
-    target = open_target(network, device_name, table=table, run=run.path)
+    target = open_target(network, device_name, table=table, run=run)
     check_feasible(network.dims, target.costs, budgets)
     for note in target.notes:
         say(f"note: {note}.")
@@ -238,8 +193,23 @@ def search(
             accuracy = judge.evaluate(genotype)
             return Evaluation(accuracy, len(judge.validation), time.perf_counter() - started)
 
-        drive(network.dims, plugin, evaluate, target.costs, budgets, history, total, rng)
+        for more in range(0, MORE_TIMES * MORE, MORE):
+            drive(network.dims, plugin, evaluate, target.costs, budgets, history, total + more, rng)
+            front = _front(run, target, budgets, history)
+            broken = measure_finalists(run, target, [a.genotype for a in reversed(front)])
+            target = open_target(network, device_name, table=table, run=run)
+            if not broken or budgets.latency_ms is None:
+                break
         return _write_front(run, target, budgets, history)
+
+
+def _front(run: RunFolder, target: Target, budgets: Budgets, history: History) -> list[Answer]:
+    """The Pareto front under the budgets, fastest first."""
+    from elastic_nas.search.front import pareto_front
+
+    answers = answers_of(list(history), run, target, budgets)
+    chosen = pareto_front([a.accuracy for a in answers], [a.bound_ms for a in answers])
+    return [answers[index] for index in chosen]
 
 
 def _write_front(
@@ -247,11 +217,9 @@ def _write_front(
 ) -> list[Answer]:
     """The Pareto front under the budgets, as a file and as a picture."""
     from elastic_nas.pictures import plot
-    from elastic_nas.search.front import pareto_front, write_front
+    from elastic_nas.search.front import write_front
 
-    answers = answers_of(list(history), run, target, budgets)
-    chosen = pareto_front([a.accuracy for a in answers], [a.bound_ms for a in answers])
-    front = [answers[index] for index in chosen]
+    front = _front(run, target, budgets, history)
     write_front(
         run.front(target.device.name),
         device=target.device.name,
@@ -265,22 +233,37 @@ def _write_front(
 
 
 def query(
-    run: RunFolder, device_name: str, budgets: Budgets, *, table: Path | None = None
+    run: RunFolder,
+    device_name: str,
+    budgets: Budgets,
+    *,
+    table: Path | None = None,
+    level: float = LEVEL,
 ) -> tuple[list[Answer], Target]:
     """All evaluated children within the budgets, the best first, by their latency *bound*.
 
+    Args:
+        run: A searched run.
+        device_name: A hardware profile's name or path.
+        budgets: Upper limits.
+        table: A latency table to use.
+        level: The share of random children that keep the bound.
+
     Raises:
+        ConfigError: No bound can be of this level.
         InfeasibleBudget: There is none.
         RunFolderError: Nothing has been searched yet.
     """
-    target = open_target(run.network, device_name, table=table, run=run.path)
+    target = open_target(run.network, device_name, table=table, run=run, level=level)
     return answers_of(searched_rows(run), run, target, budgets), target
 
 
 def answers_of(rows: list[Row], run: RunFolder, target: Target, budgets: Budgets) -> list[Answer]:
     """The evaluated children within the budgets, the best first."""
     notes = target.notes
-    return answer_query(rows, run.network, target.costs, budgets, lambda _: notes)
+    return answer_query(
+        rows, run.network, target.costs, budgets, lambda _: notes, target.measured_ms
+    )
 
 
 def searched_rows(run: RunFolder) -> list[Row]:

@@ -49,6 +49,7 @@ class Answer:
         interval: 95 % Wilson interval of the accuracy, two fractions.
         predicted_ms: Predicted latency, milliseconds.
         bound_ms: Bound of the latency, milliseconds: what the budget was held against.
+        measured_ms: Measured latency, milliseconds, if it was measured.
         params: Number of learned numbers.
         macs: Multiply-accumulates at batch 1.
         size_bytes: Bytes of the deployed weights.
@@ -62,6 +63,7 @@ class Answer:
     interval: tuple[float, float]
     predicted_ms: float
     bound_ms: float
+    measured_ms: float | None
     params: int
     macs: int
     size_bytes: int
@@ -81,12 +83,17 @@ def _no_notes(genotype: Genotype) -> tuple[str, ...]:
     return ()
 
 
+def _not_measured(genotype: Genotype) -> None:
+    return None
+
+
 def query(
     rows: Iterable[Evaluated],
     network: Network,
     costs: Costs,
     budgets: Budgets,
     notes: Callable[[Genotype], tuple[str, ...]] = _no_notes,
+    measured_ms: Callable[[Genotype], float | None] = _not_measured,
 ) -> list[Answer]:
     """All evaluated children within all budgets, best accuracy first, then lower bound.
 
@@ -99,6 +106,7 @@ def query(
         costs: What children cost on the device.
         budgets: Upper limits.
         notes: What weakens the latency figures of a child; called once an answer.
+        measured_ms: What a child was measured at, if it was.
 
     Raises:
         RunFolderError: There are no rows.
@@ -116,7 +124,8 @@ def query(
         raise _nothing_near(rows, genotypes, overruns, costs, budgets)
     accuracy = np.array([row.accuracy for row in rows])[inside]
     order = inside[np.lexsort((costs.bound_ms(genotypes[inside]), -accuracy))]
-    return _answers([rows[i] for i in order], genotypes[order], network, costs, notes)
+    chosen = [rows[i] for i in order]
+    return _answers(chosen, genotypes[order], network, costs, notes, measured_ms)
 
 
 def _answers(
@@ -125,6 +134,7 @@ def _answers(
     network: Network,
     costs: Costs,
     notes: Callable[[Genotype], tuple[str, ...]],
+    measured_ms: Callable[[Genotype], float | None],
 ) -> list[Answer]:
     predicted_ms, bound_ms = costs.predicted_ms(genotypes), costs.bound_ms(genotypes)
     params, macs = costs.params(genotypes), costs.macs(genotypes)
@@ -138,6 +148,7 @@ def _answers(
             interval=wilson(row.accuracy * row.n, row.n),
             predicted_ms=float(predicted_ms[i]),
             bound_ms=float(bound_ms[i]),
+            measured_ms=measured_ms(row.genotype),
             params=round(params[i]),
             macs=round(macs[i]),
             size_bytes=round(size_bytes[i]),

@@ -80,6 +80,10 @@ class RunFolder:
         """A device's Pareto front; pictures lie beside it with other endings."""
         return self.path / "fronts" / f"{device}.json"
 
+    def measured(self, device: str) -> Path:
+        """What finalists of searches were measured at on a device."""
+        return self.path / "fronts" / f"{device}.measured.json"
+
     def exported(self, device: str) -> Path:
         """What the pictures show of the children that were exported for a device."""
         return self.path / "fronts" / f"{device}.exported.json"

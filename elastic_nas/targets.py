@@ -15,11 +15,16 @@ from numpy.typing import NDArray
 from elastic_nas import additive, plugins
 from elastic_nas.budgets import Costs
 from elastic_nas.files import sha256_of
+from elastic_nas.genotype import Genotype
+from elastic_nas.latency.bound import LEVEL
 from elastic_nas.latency.devices import Device, find_table, load_device
+from elastic_nas.latency.measured import Measured, read_measured
 from elastic_nas.latency.predictor import Predictor
+from elastic_nas.latency.speed_file import Checked, read_speed
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.machine import environment, signature
 from elastic_nas.network import Network
+from elastic_nas.runs import RunFolder
 
 
 @dataclass(frozen=True)
@@ -28,15 +33,35 @@ class Target:
 
     Attributes:
         device: The profile.
-        table_path: The latency table in use.
+        table_path: The file of the latency table in use.
+        table: The table.
+        table_sha256: Hash of its file.
         predictor: Predicts and bounds latencies from it.
-        costs: The same and the counted costs, for search and query.
+        measured: What finalists of earlier searches really took.
+        checked: When and at what speed the table was last found to hold on this machine.
+        costs: Predictions, bounds and the counted costs, for search and query.
     """
 
     device: Device
     table_path: Path
+    table: LatencyTable
+    table_sha256: str
     predictor: Predictor
+    measured: Measured
+    checked: Checked | None
     costs: Costs
+
+    def measured_ms(self, genotype: Genotype) -> float | None:
+        """What a child was measured at, told at the machine's speed as last checked, if it was."""
+        ms = self.measured.ms.get(genotype)
+        return None if ms is None else ms * self.predictor.speed
+
+    @property
+    def checked_text(self) -> str:
+        """When the table was last found to hold on this machine, and at what speed; or nothing."""
+        if self.checked is None:
+            return ""
+        return f"{self.checked.date}: {self.checked.factor:.3f} times what the table says"
 
     @property
     def is_here(self) -> bool:
@@ -49,14 +74,11 @@ class Target:
         notes = []
         if self.predictor.stale:
             notes.append(f"stale table: {self.predictor.stale}; its bounds are no promise here")
+        if self.predictor.unfitted:
+            notes.append("bare sums of the table's entries: no children were measured, no bound")
         if self.predictor.interpolated:
             notes.append("the classifier's latency is interpolated between measured sizes")
         return tuple(notes)
-
-    @property
-    def table_sha256(self) -> str:
-        """Hash of the table's file."""
-        return sha256_of(self.table_path)
 
 
 def _as_floats(count: Callable[[Any], NDArray[np.int64]]) -> Callable[[Any], NDArray[np.float64]]:
@@ -79,7 +101,12 @@ def this_machine(device: Device) -> dict[str, Any]:
 
 
 def open_target(
-    network: Network, device_name: str, *, table: Path | None = None, run: Path | None = None
+    network: Network,
+    device_name: str,
+    *,
+    table: Path | None = None,
+    run: RunFolder | None = None,
+    level: float = LEVEL,
 ) -> Target:
     """The device, ready to predict for children of `network`.
 
@@ -87,24 +114,66 @@ def open_target(
         network: Whose children are asked about.
         device_name: A hardware profile's name or path.
         table: A latency table to use whatever else exists.
-        run: A run folder that may hold one.
+        run: A run folder that may hold one, and finalists that were measured.
+        level: The share of random children that keep the bound.
 
     Raises:
+        ConfigError: No bound can be of this level.
         UnknownName: There is no such profile.
         TableError: There is no table, it cannot be trusted, or it was made for another space.
         MissingEntries: It lacks blocks of this network.
     """
     device = load_device(device_name)
-    path = find_table(device, table=table, run=run)
+    path = find_table(device, table=table, run=None if run is None else run.path)
     content = LatencyTable.read(path)
     content.check_fits(device)
+    digest = sha256_of(path)
     stale = content.stale(runtime_of(device).version, environment())
-    predictor = Predictor(network, content, stale=stale)
+    checked = None if stale else read_speed(device.name, digest)
+    measured = _measured(network, device, digest, run)
+    predictor, broken = _predictor(network, content, stale, checked, level, measured)
+
+    def bound_ms(genotypes: NDArray[np.integer]) -> NDArray[np.float64]:
+        """The bound, and what was measured where that is more."""
+        bounds = predictor.bound_ms(genotypes)
+        for genotype in broken:
+            same = (np.asarray(genotypes) == genotype).all(axis=1)
+            bounds[same] = np.maximum(bounds[same], measured.ms[genotype] * predictor.speed)
+        return bounds
+
     costs = Costs(
         predicted_ms=predictor.predict_ms,
-        bound_ms=predictor.bound_ms,
+        bound_ms=bound_ms,
         params=_as_floats(partial(additive.params, network)),
         macs=_as_floats(partial(additive.macs, network)),
         size_bytes=_as_floats(partial(additive.file_bytes, network)),
     )
-    return Target(device, path, predictor, costs)
+    return Target(device, path, content, digest, predictor, measured, checked, costs)
+
+
+def _measured(network: Network, device: Device, digest: str, run: RunFolder | None) -> Measured:
+    if run is None:
+        return Measured(digest, {})
+    return read_measured(run.measured(device.name), digest, len(network.dims))
+
+
+def _predictor(
+    network: Network,
+    table: LatencyTable,
+    stale: str,
+    checked: Checked | None,
+    level: float,
+    measured: Measured,
+) -> tuple[Predictor, list[Genotype]]:
+    """The predictor, and the measured children that broke their bound and joined it."""
+    speed = 1.0 if checked is None else checked.factor
+    make = partial(Predictor, network, table, stale=stale, level=level)
+    plain = make()
+    children = list(measured.ms)
+    if not children or not plain.promise:
+        return make(speed=speed), []
+    ms = np.array(list(measured.ms.values()))
+    ratios = ms / plain.predict_ms(np.array(children))
+    over = np.flatnonzero(ms > plain.bound_ms(np.array(children)))
+    also = tuple(float(ratio) for ratio in ratios[over])
+    return make(speed=speed, also=also), [children[i] for i in over]

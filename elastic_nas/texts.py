@@ -110,7 +110,13 @@ def answer_table(answer: Answer, target: "Target", budgets: Budgets) -> str:
             f"n = {answer.n}",
         ),
         ("latency", f"{format_duration(answer.predicted_ms)} predicted"),
-        ("", f"{format_duration(answer.bound_ms)} bounded at 95 % on {target.device.name}"),
+        (
+            "",
+            f"{format_duration(answer.bound_ms)} bounded at {100 * target.predictor.level:g} % on "
+            f"{target.device.name}",
+        ),
+        ("", _measured_text(answer)),
+        *([("checked", target.checked_text)] if target.checked else []),
         ("params", format_count(answer.params)),
         ("MACs", format_count(answer.macs)),
         ("file", f"at most {format_size(answer.size_bytes)}"),
@@ -118,6 +124,12 @@ def answer_table(answer: Answer, target: "Target", budgets: Budgets) -> str:
         *(("note", note) for note in answer.notes),
     ]
     return columns(rows)
+
+
+def _measured_text(answer: Answer) -> str:
+    if answer.measured_ms is None:
+        return "not measured: export measures it"
+    return f"{format_duration(answer.measured_ms)} measured after the search"
 
 
 def latency_rows(latency: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -211,8 +223,9 @@ def predict_table(facts: dict[str, Any]) -> str:
     rows = [
         ("child", facts["genotype"]),
         ("predicted", format_duration(facts["latency_ms"])),
-        ("bounded", f"{format_duration(facts['bound_ms'])} at 95 %"),
+        ("bounded", f"{format_duration(facts['bound_ms'])} at {100 * facts['level']:g} %"),
         ("device", facts["device"]),
+        *([("checked", facts["checked"])] if facts["checked"] else []),
         *(("note", note) for note in facts["notes"]),
     ]
     return columns(rows)
@@ -229,3 +242,34 @@ def listing_table(facts: dict[str, Any]) -> str:
     )
     lines = [(row["name"], row["about"], row["table"] or row["hint"]) for row in rows]
     return f"{columns(lines)}\n\n{places}"
+
+
+def check_table(facts: dict[str, Any]) -> str:
+    """Whether a table still holds, for a person."""
+    word = "holds" if facts["holds"] else f"does not hold: {facts['why']}"
+    advice = (
+        "Predictions from it are now told at this speed."
+        if facts["holds"]
+        else f"Close other programs, let the machine cool, and check again; or measure it anew: "
+        f"remove {facts['table']}, then elastic-nas profile {facts['device']} --space "
+        f"{facts['space']}"
+    )
+    rows = [
+        ("table", f"{facts['table']} {word}"),
+        (
+            "speed",
+            f"{facts['factor']:.3f} times what it was, single children {facts['low']:.3f} to "
+            f"{facts['high']:.3f}, n = {facts['n']} children of {facts['space']}",
+        ),
+    ]
+    return f"{columns(rows)}\n{advice}"
+
+
+def kit_text(facts: dict[str, Any]) -> str:
+    """What to do with a kit."""
+    return (
+        f"{facts['kit']}: {facts['models']} models, {format_size(facts['bytes'])}\n"
+        f"On the device: unzip it, then python run.py (needs numpy and onnxruntime; may be killed "
+        f"and run again).\nThen here: elastic-nas profile {facts['device']} --space "
+        f"{facts['space']} --import result.json"
+    )

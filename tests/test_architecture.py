@@ -18,15 +18,21 @@ FLOORS = (
     {
         "_version", "errors", "files", "genotype", "specs", "plugins", "config", "settings",
         "budgets", "intervals", "palette", "progress", "machine", "run_file", "single", "yaml_file",
+        "energy",
     },
     {"nn", "data"},
     {"spaces", "tasks", "runtimes", "strategies", "network", "measure", "additive", "runs"},
-    {"training", "latency", "search", "export", "query"},
+    {
+        "training", "latency", "search", "export", "query", "kit_run", "kit_device", "kit_figures",
+    },
     {
         "targets", "pipeline", "resume", "alone", "candidates", "delivery", "pictures", "report",
-        "import_ofa",
+        "import_ofa", "finalists", "profiling",
     },
-    {"facts", "texts", "api", "demo", "guard", "options", "cli", "cli_runs", "__main__", ""},
+    {
+        "facts", "texts", "api", "demo", "guard", "options", "cli", "cli_runs", "cli_latency",
+        "__main__", "",
+    },
 )  # fmt: skip
 """Parts of the package, the lowest first; "" is the package itself, which imports lazily."""
 

@@ -1,6 +1,7 @@
 """Predicted against measured, one glance: how far from the line, and what keeps the bound."""
 
 import logging
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,17 @@ WIDE = 4.0
 """From this ratio of the latencies on, the axes are logarithmic."""
 
 
-def plot_profile(path: Path, table: LatencyTable, network: "Network") -> None:
+def picture_of(table: Path, network: "Network") -> Path:
+    """Where the picture of a network lies: beside the table's file."""
+    name = re.sub(r"[^\w=,.-]+", "-", Path(network.space_name).name).replace(":", "-")
+    return table.with_name(f"{table.stem}-{name}.png")
+
+
+def plot_profile(path: Path, table: LatencyTable, network: "Network") -> bool:
     """Draw the children that the model was not fitted on; writes a PNG.
+
+    Returns:
+        Whether there were any.
 
     Raises:
         KeyError: The table has no model of this network.
@@ -34,7 +44,7 @@ def plot_profile(path: Path, table: LatencyTable, network: "Network") -> None:
     model = table.models[network.identity]
     rows = rows_of(network, table, "calibrate")
     if not rows:
-        return
+        return False
     predicted = model.predict_ms(features_of(network, table, rows))
     measured = np.array([row.ms for row in rows])
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its font cache
@@ -45,6 +55,7 @@ def plot_profile(path: Path, table: LatencyTable, network: "Network") -> None:
         figure = _figure(table, network, predicted, measured)
         figure.savefig(buffer, dpi=130, metadata={"Software": None})
     write_atomic(path, buffer.getvalue())
+    return True
 
 
 def _figure(

@@ -103,7 +103,7 @@ def extend(table: LatencyTable, network: "Network", bench: Bench, save: Save, dr
         check_move(anchors.speeds[-1])
     _count_memory(plan, bench.runtime, table, draw.seed)
     table.models[network.identity] = fit_model(network, table)
-    complete(table, visit.record(bench.device_s, anchors.speeds))
+    complete(table, network, visit.record(bench.device_s, anchors.speeds))
     save(table)
 
 

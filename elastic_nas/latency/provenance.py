@@ -5,7 +5,7 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from elastic_nas._version import __version__
 from elastic_nas.files import PACKAGE
@@ -15,6 +15,9 @@ from elastic_nas.latency.micromodels import null_model
 from elastic_nas.latency.speed import Speed
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.measure import environment, process_clock, thread_clock
+
+if TYPE_CHECKING:
+    from elastic_nas.network import Network
 
 
 def fresh_table(device: Device, bench: Bench, facts: dict[str, Any]) -> LatencyTable:
@@ -86,8 +89,8 @@ def _stolen_share(before: dict[str, Any], after: dict[str, Any], seconds: float)
     return float(round((after["stolen_ticks"] - before["stolen_ticks"]) / ticks, 4))
 
 
-def complete(table: LatencyTable, visit: dict[str, Any]) -> None:
-    """Complete the provenance with a profiling run's record."""
+def complete(table: LatencyTable, network: "Network", visit: dict[str, Any]) -> None:
+    """Complete the provenance with a profiling run's record, and the network's name."""
     known = table.provenance
     table.provenance |= {
         "date": visit["date"],
@@ -95,6 +98,7 @@ def complete(table: LatencyTable, visit: dict[str, Any]) -> None:
         "version": __version__,
         "device_s": round(known.get("device_s", 0.0) + visit["device_s"], 1),
         "visits": [*known.get("visits", []), visit],
+        "spaces": {**known.get("spaces", {}), network.identity: network.space_name},
     }
 
 

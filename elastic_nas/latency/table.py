@@ -181,7 +181,9 @@ class LatencyTable:
         self.__dict__.pop("_classifiers", None)
 
     def merge(self, other: "LatencyTable") -> "LatencyTable":
-        """Both tables' rows in one; where both have one, the other's stays.
+        """Both tables' rows in one; a block that both have stays as it is here.
+
+        Fitted models lean on the blocks: refit the other's, see `fitting.fit_model`.
 
         Raises:
             TableError: They are of different devices, runtimes, precisions or machines.
@@ -202,9 +204,13 @@ class LatencyTable:
             protocol=other.protocol,
             provenance={
                 **other.provenance,
-                "anchors": {**self.provenance["anchors"], **other.provenance["anchors"]},
+                **{
+                    key: {**self.provenance.get(key, {}), **other.provenance.get(key, {})}
+                    for key in ("anchors", "spaces")
+                },
+                "visits": [*self.provenance.get("visits", []), *other.provenance.get("visits", [])],
             },
-            blocks={**self.blocks, **other.blocks},
+            blocks={**other.blocks, **self.blocks},
             children=list(rows.values()),
             models={**self.models, **other.models},
         )
