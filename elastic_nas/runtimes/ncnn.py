@@ -58,7 +58,7 @@ class Runtime(PackagedRuntime):
     def load(self, converted: bytes, input_shape: tuple[int, ...]) -> Callable[[], object]:
         """A function that runs a converted model once, at batch 1, on a fixed random input."""
         infer = self._network(converted, input_shape)
-        x = self.package().Mat(fixed_input(input_shape)[0]).clone()
+        x = self._mat(fixed_input(input_shape)[0])
         return lambda: [infer(x)[None]]
 
     def run(self, model: bytes | Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -70,8 +70,12 @@ class Runtime(PackagedRuntime):
         """
         shape = x.shape[1:]
         infer = self._network(self.convert(model_bytes(model), shape), shape)
-        mat = self.package().Mat
-        return np.stack([infer(mat(np.ascontiguousarray(image)).clone()) for image in x])
+        return np.stack([infer(self._mat(image)) for image in x])
+
+    def _mat(self, image: NDArray[np.float32]) -> Any:
+        """A copy: ncnn's own Mat of an array points to it, does not keep it, and may write to it."""
+        kept = np.ascontiguousarray(image)
+        return self.package().Mat(kept).clone()
 
     def _network(
         self, converted: bytes, input_shape: tuple[int, ...]
