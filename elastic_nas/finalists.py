@@ -1,5 +1,6 @@
 """Finalists: the children that a search would deliver, measured on the device it searched for."""
 
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from elastic_nas.runs import RunFolder
 from elastic_nas.targets import Target, runtime_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from elastic_nas.genotype import Genotype
 
@@ -43,7 +44,7 @@ def measure_finalists(
     if not todo:
         return []
     try:
-        ms = dict(zip(todo, _timed(run, target, todo), strict=True))
+        ms = dict(zip(todo, time_children(run, target, todo)[0], strict=True))
     except MeasurementRefused as error:
         say(f"note: the finalists were not measured. {error}")
         return []
@@ -57,23 +58,33 @@ def measure_finalists(
     return broken
 
 
-def _timed(run: RunFolder, target: Target, genotypes: "list[Genotype]") -> list[float]:
-    """Milliseconds at the table's speed."""
+def time_children(
+    run: RunFolder, target: Target, genotypes: "Sequence[Genotype]"
+) -> tuple[list[float], float]:
+    """Time children of a run on this machine, with the table's anchors between them.
+
+    Returns:
+        Milliseconds at the table's speed, and the machine's speed in multiples of it.
+
+    Raises:
+        MeasurementRefused: The machine is too busy, or its speed has moved too far.
+        TableError: The table has no anchors of this space.
+    """
     from elastic_nas.latency.bench import Bench
     from elastic_nas.latency.drift import anchors_in
     from elastic_nas.latency.profile import child_job, for_children
 
     network = run.network
-    whole = network.whole
     jobs = [
         child_job(network, genotype, str(number), 0) for number, genotype in enumerate(genotypes)
     ]
-    anchors = anchors_in(target.table, whole)
+    anchors = anchors_in(target.table, network.whole)
     mean_ms = float(target.predictor.predict_ms(np.array(genotypes)).mean())
     bench = Bench(runtime_of(target.device), for_children(Protocol(), mean_ms))
     timings = {
         name: timing.ms
-        for group in bench.time(f"measuring {len(jobs)} finalists", jobs, anchors)
+        for group in bench.time(f"measuring {len(jobs)} children", jobs, anchors)
         for name, timing in group.items()
     }
-    return [timings[job.name] for job in jobs]
+    factor = fmean(speed.factor for speed in anchors.speeds)
+    return [timings[job.name] for job in jobs], factor

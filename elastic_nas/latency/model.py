@@ -212,7 +212,7 @@ def fit(features: Floats, measured_ms: Floats, null_ms: float = 0.0) -> FittedMo
     x[:, TABLE_MS] -= null_ms * x[:, BLOCKS]
     kinds = list(KINDS) if len(x) >= MIN_FOR_ALL else ["scale"]
     kind = min(kinds, key=lambda kind: _leave_one_out(kind, x, measured_ms))
-    weights = _solve(kind, x, measured_ms)
+    weights = solve(kind, x, measured_ms)
     weights[BLOCKS] -= null_ms * weights[TABLE_MS]
     return FittedModel(
         kind=kind,
@@ -222,8 +222,11 @@ def fit(features: Floats, measured_ms: Floats, null_ms: float = 0.0) -> FittedMo
     )
 
 
-def _solve(kind: str, x: Floats, y: Floats) -> Floats:
-    """Non-negative weights (9,) of least squared relative error; columns scaled to length 1."""
+def solve(kind: str, x: Floats, y: Floats) -> Floats:
+    """Non-negative weights (9,) of least squared relative error, for features (n, 9) and ms (n,).
+
+    The last column is the constant's; columns are scaled to length 1.
+    """
     from scipy.optimize import nnls
 
     used = list(KINDS[kind])
@@ -240,7 +243,7 @@ def _leave_one_out(kind: str, x: Floats, y: Floats) -> float:
     if len(y) < 2:
         return 0.0
     keep = ~np.eye(len(y), dtype=bool)
-    predicted = [row @ _solve(kind, x[k], y[k]) for row, k in zip(x, keep, strict=True)]
+    predicted = [row @ solve(kind, x[k], y[k]) for row, k in zip(x, keep, strict=True)]
     return float(np.mean(np.abs(np.asarray(predicted) / y - 1)))
 
 

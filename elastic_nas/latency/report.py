@@ -42,7 +42,11 @@ def _speed_text(table: LatencyTable) -> str:
     visits = table.provenance.get("visits", [])
     factors = [factor for visit in visits for factor in visit["speed"]]
     stolen = [visit["stolen_share"] for visit in visits if visit["stolen_share"] is not None]
-    text = f"; speed moved between {min(factors):.3f} and {max(factors):.3f}" if factors else ""
+    text = (
+        f"; speed moved between {min(factors):.3f} and {max(factors):.3f}"
+        if len(set(factors)) > 1
+        else ""
+    )
     return text + (f"; {max(stolen):.1%} stolen by the hypervisor" if stolen else "")
 
 
