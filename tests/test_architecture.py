@@ -21,10 +21,11 @@ FLOORS = (
         "energy",
     },
     {"nn", "data"},
-    {"spaces", "tasks", "runtimes", "strategies", "network", "measure", "additive", "runs"},
     {
-        "training", "latency", "search", "export", "query", "kit_run", "kit_device", "kit_figures",
+        "spaces", "tasks", "runtimes", "strategies", "network", "measure", "additive", "runs",
+        "kit_device", "kit_figures", "kit_run",
     },
+    {"training", "latency", "search", "export", "query"},
     {
         "targets", "pipeline", "resume", "alone", "candidates", "delivery", "pictures", "report",
         "import_ofa", "finalists", "profiling",

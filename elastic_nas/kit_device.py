@@ -1,0 +1,162 @@
+"""What a kit needs of the machine it lies on: libraries, memory, sole use, and models that run.
+
+Standard library only but for what it loads, in the syntax of Python 3.8: the portable kit carries
+this file verbatim.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib
+import json
+import os
+import tempfile
+from typing import Any, Callable, Iterator  # noqa: UP035
+
+from elastic_nas.kit_figures import digest
+from elastic_nas.machine import environment
+
+DEFAULT_MEMORY = 2000000000
+CHANGING = ("load", "freq_khz", "thermal_c", "governor")
+
+
+class KitError(Exception):
+    """What is wrong, and what to do about it."""
+
+
+def read_json(path: str, schema: str, advice: str) -> dict[str, Any]:
+    """A JSON object of that schema whose hash is right.
+
+    Raises:
+        KitError: It is anything else.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        sound = content["schema"] == schema and content["sha256"] == digest(content)
+    except (OSError, ValueError, KeyError, TypeError):
+        sound = False
+    if not sound:
+        raise KitError(f"{path} is missing, damaged, edited or of another version: {advice}.")
+    return dict(content)
+
+
+def write_json(path: str, content: dict[str, Any]) -> None:
+    """Write a JSON object with its hash, so that a crash leaves the old file or the new."""
+    content["sha256"] = digest(content)
+    with open(path + ".partial", "w", encoding="utf-8") as file:
+        json.dump(content, file, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(path + ".partial", path)
+
+
+def record(visit: dict[str, Any], seconds: float) -> None:
+    """Note what the machine is like now, `seconds` after ``visit["before"]``."""
+    before, after = visit["before"], environment()
+    visit["after"] = {key: after[key] for key in CHANGING if key in after}
+    visit["seconds"] = seconds
+    if "stolen_ticks" in before and "stolen_ticks" in after and seconds > 0:
+        ticks = seconds * os.sysconf("SC_CLK_TCK") * after["cores"]
+        visit["stolen_share"] = (after["stolen_ticks"] - before["stolen_ticks"]) / ticks
+
+
+def check_file(path: str, sha256: str) -> None:
+    """Refuse a file that is not the kit's.
+
+    Raises:
+        KitError: It is missing or altered.
+    """
+    known = hashlib.sha256()
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            known.update(chunk)
+    if known.hexdigest() != sha256:
+        raise KitError(f"{path} is missing or altered: unpack the kit again.")
+
+
+def libraries(needs: dict[str, str]) -> dict[str, str]:
+    """Versions of the libraries that are needed.
+
+    Raises:
+        KitError: One is missing, broken or too old.
+    """
+    found = {}
+    for name, least in needs.items():
+        advice = f"python -m pip install --upgrade '{name}>={least}'"
+        try:
+            found[name] = str(importlib.import_module(name).__version__)
+        except Exception as error:  # a broken library fails in any way
+            raise KitError(f"{name} cannot be imported ({error}): {advice}") from error
+        if _numbers(found[name]) < _numbers(least):
+            raise KitError(f"{name} {found[name]} is too old, {least} is needed: {advice}")
+    return found
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")[:2] if part.isdigit()]
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Keep other kits of this user from measuring at the same time; a killed one keeps none.
+
+    Raises:
+        KitError: Another one is at it.
+    """
+    path = os.path.join(tempfile.gettempdir(), f"elastic-nas-kit-{os.getuid()}.lock")
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "r+", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise KitError(
+                f"process {file.read()} is measuring a kit on this machine, and two would disturb "
+                "each other: wait for it, or stop it. What it has measured is kept."
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def load(model: dict[str, Any], plan: dict[str, Any], folder: str) -> Callable[[], object]:
+    """A function that runs the model once on a fixed random input.
+
+    Raises:
+        KitError: The file is altered, or onnxruntime refuses it or runs it elsewhere.
+    """
+    import numpy
+    import onnxruntime
+
+    path, provider = os.path.join(folder, model["file"]), plan["runtime"]["provider"]
+    check_file(path, model["sha256"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = plan["runtime"]["threads"]
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    for key, value in plan["session"].items():
+        options.add_session_config_entry(key, value)
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=[provider])
+        if session.get_providers()[0] != provider:
+            raise KitError(f"it would run on {session.get_providers()[0]}, not on {provider}")
+        rng, shape = numpy.random.default_rng(plan["input_seed"]), (1, *model["input_shape"])
+        x = rng.uniform(0, 255, shape) if shape[1] == 3 else rng.standard_normal(shape)
+        feed = {session.get_inputs()[0].name: x.astype(numpy.float32)}
+        session.run(None, feed)
+    except Exception as error:  # its exceptions share no base class
+        what = f"{model['file']}, {json.dumps(model['is'])}"
+        raise KitError(f"onnxruntime does not run {what}: {error}") from error
+    return lambda: session.run(None, feed)
+
+
+def available_memory() -> int:
+    """Bytes that may be used without swapping."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            return 1024 * int(file.read().split("MemAvailable:")[1].split()[0])
+    except (OSError, IndexError, ValueError):
+        return DEFAULT_MEMORY

@@ -1,0 +1,97 @@
+"""What a kit says to people, and its scripts for devices without Python."""
+
+from typing import Any
+
+README = """\
+This kit measures {device} with onnxruntime for elastic-nas, space {space}, {classes} classes.
+It uploads nothing; all that it learns is in result.json, as text.
+
+1. On the device, with Python 3.8 or newer:
+
+   python -m pip install 'numpy>={numpy}' 'onnxruntime>={onnxruntime}'{provider}
+   python run.py
+
+   It keeps what it has after every round: stop it, or let the device fall asleep, and run the
+   same command again. With --max-seconds 600 it stops by itself after ten minutes. Leave the
+   device alone meanwhile; what was disturbed does not count.
+
+2. Copy result.json to your computer, and there:
+
+   elastic-nas profile {device} --space {space} --classes {classes} --import result.json
+
+Without Python on the device: see the first lines of bare/onnxruntime.sh and bare/litert.sh.
+"""
+
+SCRIPT = """\
+#!/bin/sh
+# For devices without Python{needs}:
+#   VERSION=1.22.0 PROGRAM=/path/to/{program} sh {name} > output.txt
+# where VERSION is that of {runtime}. Then, on your computer:
+#   elastic-nas profile {device} --space {space} --classes {classes} --import output.txt
+# The program does not tell which of its samples were disturbed: keep the device quiet.
+cd "$(dirname "$0")/.." || exit 1
+echo "== elastic-kit {runtime} ${{VERSION:?say the version of {runtime}, as VERSION=1.22.0}}"
+echo "== plan"
+cat plan.json
+echo
+echo "== machine"
+uname -m
+uname -sr
+cat /proc/cpuinfo
+for round in 1 2 3; do
+for model in {models}; do
+echo "== model $model"
+"${{PROGRAM:-{program}}}" {options} </dev/null 2>&1
+done
+done
+echo "== end"
+"""
+
+PROGRAMS = {
+    "onnxruntime": (
+        "onnxruntime_perf_test",
+        "",
+        "-I -m times -r 50 -e {provider} -x {threads} -y 1 -o 99 -s models/$model.onnx /dev/stdout",
+    ),
+    "litert": (
+        "benchmark_model",
+        ", once every models/NAME.onnx has been converted to models/NAME.tflite",
+        "--graph=models/$model.tflite --num_threads={threads} --num_runs=50 --warmup_runs=3",
+    ),
+}
+"""By runtime: the program, what it needs, and how it is called."""
+
+
+def readme(plan: dict[str, Any]) -> str:
+    """How to use the kit."""
+    provider = plan["runtime"]["provider"]
+    special = provider != "CPUExecutionProvider"
+    return README.format(
+        device=plan["device"],
+        **{key: plan["network"][key] for key in ("space", "classes")},
+        **plan["needs"],
+        provider=f"\n   (a build of onnxruntime with {provider})" if special else "",
+    )
+
+
+def bare_script(runtime: str, plan: dict[str, Any]) -> str:
+    """The commands that time every model with a runtime's own benchmark program.
+
+    Source: onnxruntime/test/perftest/README.md of github.com/microsoft/onnxruntime, and
+    tensorflow/lite/tools/benchmark/README.md of github.com/tensorflow/tensorflow.
+    """
+    program, needs, options = PROGRAMS[runtime]
+    provider = plan["runtime"]["provider"].removesuffix("ExecutionProvider").lower()
+    anchors = [model["file"] for model in plan["anchors"]]
+    files = [model["file"] for model in plan["blocks"] + plan["children"]]
+    names = [file.removeprefix("models/").removesuffix(".onnx") for file in anchors + files]
+    return SCRIPT.format(
+        runtime=runtime,
+        program=program,
+        needs=needs,
+        name=f"bare/{runtime}.sh",
+        device=plan["device"],
+        **{key: plan["network"][key] for key in ("space", "classes")},
+        models=" ".join(dict.fromkeys(names)),
+        options=options.format(provider=provider, threads=plan["runtime"]["threads"]),
+    )
