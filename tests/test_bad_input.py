@@ -166,7 +166,7 @@ def spoil(path: Path, change) -> Path:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t: t.update(schema="other/1"), "its schema is not 'elastic-latency/1'"),
+        (lambda t: t.update(schema="other/1"), "its schema is not 'elastic-latency/2'"),
         (lambda t: t.pop("provenance"), "provenance"),
         (lambda t: t["provenance"].pop("date"), "its provenance lacks 'date'"),
         (lambda t: t["blocks"][0].update(ms=-1.0), "-1.0 is no latency"),
