@@ -9,6 +9,7 @@ ElasticNasError
 │   └── MissingEntries     the table lacks blocks of this child
 ├── InfeasibleBudget       no child of the space meets the budget
 ├── MeasurementRefused     the machine is too busy for an honest figure
+│   └── SpeedMoved         its speed is too far from that of the figures to stand beside
 ├── MissingExtra           a runtime whose package is not installed
 ├── TrainingDiverged       the loss is no number any more
 ├── CheckpointError        a checkpoint that is damaged, foreign or unsafe
@@ -56,6 +57,10 @@ class MeasurementRefused(ElasticNasError):
 
 class MissingExtra(ElasticNasError):
     """A runtime whose package is not installed; the message names the extra that brings it."""
+
+
+class SpeedMoved(MeasurementRefused):
+    """The machine's speed is too far from that of the figures that new ones would stand beside."""
 
 
 class CheckpointError(ElasticNasError):

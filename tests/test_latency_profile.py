@@ -13,7 +13,7 @@ from elastic_nas.latency import bench as bench_module
 from elastic_nas.latency import drift, provenance
 from elastic_nas.latency import profile as module
 from elastic_nas.latency import verify as verify_module
-from elastic_nas.latency.bench import Bench, Job
+from elastic_nas.latency.bench import Anchors, Bench, Job
 from elastic_nas.latency.devices import Device
 from elastic_nas.latency.drift import check_drift, verdict
 from elastic_nas.latency.model import calibrate, child_features
@@ -194,6 +194,27 @@ def test_drift_between_groups_is_taken_out(stopwatch, monkeypatch):
     assert fresh["speed"] == pytest.approx((1.08, 1.08), abs=2e-3)
     assert fresh["raw"]["mape"] == pytest.approx(0.08 / 1.08, abs=2e-3)
     assert drifting.models[NETWORK.identity].bound_factor() < 1.002
+
+
+def test_a_group_that_was_taken_at_another_speed_is_taken_again(monkeypatch, capsys):
+    monkeypatch.setattr(bench_module, "GROUP_BYTES", 10_000_000)
+    factors = iter([1.0, 1.4, 1.05, 1.4, 1.4, 1.4])
+
+    def stopwatch(runs, *rest):
+        watch = FakeStopwatch(noise=0, factor=next(factors))
+        return watch(runs, *rest)
+
+    def jobs(prefix, n):
+        return [Job(f"{prefix}{i}", (1,), 700_000, lambda: b"2.0") for i in range(n)]
+
+    bench = Bench(FakeRuntime(), Protocol(), stopwatch=stopwatch)
+    anchors = Anchors(jobs("anchor", 3), {})
+    found = [t.ms for group in bench.time("x", jobs("", 2), anchors) for t in group.values()]
+    assert found == pytest.approx([2.0, 2.0])
+    assert [speed.factor for speed in anchors.speeds] == pytest.approx([1.0, 1.05])
+    assert "now takes 1.40 times as long" in capsys.readouterr().err
+    with pytest.raises(MeasurementRefused, match=r"1\.40 times as long"):
+        list(bench.time("x", jobs("", 1), anchors))
 
 
 def test_a_check_tells_whether_the_table_holds(stopwatch):

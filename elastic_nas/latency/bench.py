@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from typing import Protocol as Interface
 
-from elastic_nas.errors import MeasurementRefused
+from elastic_nas.errors import MeasurementRefused, SpeedMoved
 from elastic_nas.latency.speed import Speed, at_speed, check_move, speed_of
 from elastic_nas.measure import Protocol, Timing, measure
-from elastic_nas.progress import track
+from elastic_nas.progress import say, track
 
 GROUP_BYTES = 1_500_000_000
 BYTES_A_WEIGHT_BYTE = 3
@@ -122,7 +122,7 @@ class Bench:
         models = len(jobs) + len(groups) * len(anchors.jobs)
         with track(title, len(jobs) + models * self.protocol.rounds) as progress:
             for group in groups:
-                timings = anchors.settle(self._time_group(group, anchors, progress.advance))
+                timings = self._settled_group(group, anchors, progress.advance)
                 yield {name: t for name, t in timings.items() if not t.refused}
                 _refuse({name: t for name, t in timings.items() if t.refused}, title)
 
@@ -136,6 +136,20 @@ class Bench:
             timings = self._time_group([], anchors, progress.advance)
         now = {name: timing.ms for name, timing in timings.items() if not timing.refused}
         return speed_of(now, anchors.then_ms)
+
+    def _settled_group(
+        self, group: list[Job], anchors: Anchors, advance: Callable[[int], None]
+    ) -> dict[str, Timing]:
+        """The group's timings at one speed; taken again where the speed moved too far meanwhile."""
+        for attempt in range(1 + RETRIES):
+            timings = self._time_group(group, anchors, _silent if attempt else advance)
+            try:
+                return anchors.settle(timings)
+            except SpeedMoved as error:
+                if attempt == RETRIES:
+                    raise
+                say(f"{str(error).splitlines()[0]} Measuring these {len(group)} again.")
+        raise AssertionError("the loop returns or raises")
 
     def _time_group(
         self, group: list[Job], anchors: Anchors, advance: Callable[[int], None]

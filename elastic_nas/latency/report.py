@@ -3,6 +3,7 @@
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from elastic_nas.errors import TableError
 from elastic_nas.latency.bound import LEVEL, coverage_range, least_children
 from elastic_nas.latency.model import FittedModel
 from elastic_nas.latency.table import LatencyTable
@@ -15,8 +16,14 @@ def report(table: LatencyTable, network: "Network") -> str:
     """What the table covers of this network, and what its model of it is worth.
 
     Raises:
-        KeyError: The table has no model of this network.
+        TableError: The table has no model of this network.
     """
+    if network.identity not in table.models:
+        raise TableError(
+            f"the latency table of {table.device['name']} has no fitted model of "
+            f"{network.space_name}.\nMake one: elastic-nas profile {table.device['name']} --space "
+            f"{network.space_name}"
+        )
     model = table.models[network.identity]
     children = [row for row in table.children if row.space == network.identity]
     accepts = [r.accept for r in table.blocks.values()] + [r.accept for r in children]

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from elastic_nas.errors import MeasurementRefused
+from elastic_nas.errors import MeasurementRefused, SpeedMoved
 from elastic_nas.measure import Timing
 
 LEAST_ANCHORS = 3
-MAX_MOVE = 0.10
+MAX_MOVE = 0.15
 """How far the speed may have moved for new figures to be brought to that of the old ones."""
 
 
@@ -58,12 +58,12 @@ def check_move(speed: Speed) -> None:
     """Refuse to bring figures to another speed that is too far away.
 
     Raises:
-        MeasurementRefused: It moved by more than `MAX_MOVE`.
+        SpeedMoved: It moved by more than `MAX_MOVE`.
     """
     if abs(speed.factor - 1) > MAX_MOVE:
-        raise MeasurementRefused(
+        raise SpeedMoved(
             f"what was measured before now takes {speed.factor:.2f} times as long, so new figures "
-            "cannot stand beside the old.\nTry again when the machine is as quiet, cool and "
+            "cannot stand beside the old ones.\nTry again when the machine is as quiet, cool and "
             "unthrottled as then, or remove the table to measure afresh."
         )
 
