@@ -73,7 +73,7 @@ class Runtime(PackagedRuntime):
         return np.stack([infer(self._mat(image)) for image in x])
 
     def _mat(self, image: NDArray[np.float32]) -> Any:
-        """A copy: ncnn's own Mat of an array points to it, does not keep it, and may write to it."""
+        """A copy: a Mat made from an array points to it, does not keep it, and may write to it."""
         kept = np.ascontiguousarray(image)
         return self.package().Mat(kept).clone()
 

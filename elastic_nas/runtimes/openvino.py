@@ -66,14 +66,15 @@ class Runtime(PackagedRuntime):
         }
         try:
             graph = core.read_model(model)
-        except RuntimeError as error:
-            raise self.refusal(_reason(error)) from error
-        try:
+            wanted = graph.input(0).partial_shape
+            if not wanted.compatible(openvino.PartialShape(list(x.shape))):
+                takes = f"on {x.shape}: it takes {wanted}"
+                raise ElasticNasError(f"openvino cannot run the model {takes}.")
             graph.reshape(list(x.shape))
             request = core.compile_model(graph, self.provider, options).create_infer_request()
-            request.set_input_tensor(openvino.Tensor(x))
         except RuntimeError as error:
-            raise ElasticNasError(f"openvino cannot run the model: {_reason(error)}.") from error
+            raise self.refusal(_reason(error)) from error
+        request.set_input_tensor(openvino.Tensor(x))
         return request
 
     def _check_cpu(self) -> None:
@@ -92,5 +93,5 @@ class Runtime(PackagedRuntime):
 def _reason(error: Exception) -> str:
     """What an error says, without the lines that name OpenVINO's own source files."""
     lines = [line.strip() for line in str(error).splitlines()]
-    noise = ("Exception from", "Check 'false'", "FrontEnd API", "Summary:", "To facilitate")
+    noise = ("Exception from", "Check '", "FrontEnd API", "Summary:", "To facilitate")
     return " ".join(line for line in lines if line and not line.startswith(noise)).rstrip(".")
