@@ -1,4 +1,4 @@
-"""Costs that are a sum over blocks, for millions of children a second.
+"""Costs that are a sum over blocks, or their maximum, for millions of children a second.
 
 Every unit depends on few genes, so its cost is a small table over their choices. Neighbouring
 units share genes and are merged, and a child's cost is a handful of look-ups. Tables are filled as
@@ -6,7 +6,7 @@ they are read, so that a few children are quick too.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,10 @@ CHUNK = 4096
 
 NODE_BYTES = 185
 """Of an ONNX file for each node of a graph, names and shapes of its weights included."""
+QUANTISED_NODE_BYTES = 900
+"""The same with the nodes around it that quantise what it reads and writes."""
+CHANNEL_BYTES = 17
+"""Of a quantised file for each output channel: scales and zero points of weight and bias."""
 FILE_BYTES = 24 * 1024
 """Of an ONNX file for everything else: header, normalisation, metadata."""
 
@@ -36,19 +40,28 @@ Indices = NDArray[np.intp]
 
 
 class AdditiveCost:
-    """The sum over a child's blocks of some value of each block.
+    """The sum over a child's blocks of some value of each block, or the largest of them.
 
     Args:
         network: Whose children are asked for.
-        value_of_spec: The value of one block; called once for each distinct block that is met.
+        value_of_spec: The value of one block, 0 or more where the largest is asked for; called
+            once for each distinct block that is met.
+        combine: ``np.add`` for the sum, ``np.maximum`` for the largest.
     """
 
-    def __init__(self, network: "Network", value_of_spec: Callable[[BlockSpec], float]) -> None:
+    def __init__(
+        self,
+        network: "Network",
+        value_of_spec: Callable[[BlockSpec], float],
+        combine: np.ufunc = np.add,
+    ) -> None:
         self._dims = network.dims
         self._sizes = np.array([len(dim.choices) for dim in network.dims])
         cached = lru_cache(maxsize=None)(value_of_spec)
         units = [_UnitTable(unit, cached) for unit in network.units]
-        self._tables = [_MergedTable(group, self._dims) for group in _merge(units, self._dims)]
+        groups = _merge(units, self._dims)
+        self._combine = combine
+        self._tables = [_MergedTable(group, self._dims, combine) for group in groups]
 
     def __call__(self, genotypes: NDArray[np.integer] | Sequence[Sequence[int]]) -> Floats:
         """The cost of each child; inactive genes may have any value.
@@ -71,7 +84,7 @@ class AdditiveCost:
             part = total[start : start + CHUNK]
             part[:] = self._tables[0].take(columns)
             for table in self._tables[1:]:
-                part += table.take(columns)
+                self._combine(part, table.take(columns), out=part)
         return total
 
     def _checked(self, array: NDArray[np.integer]) -> NDArray[np.integer]:
@@ -102,10 +115,10 @@ class _UnitTable:
 
 
 class _MergedTable:
-    """Summed values of neighbouring units over the choices of all their genes."""
+    """Combined values of neighbouring units over the choices of all their genes."""
 
-    def __init__(self, units: list[_UnitTable], dims: Dims) -> None:
-        self._units = units
+    def __init__(self, units: list[_UnitTable], dims: Dims, combine: np.ufunc) -> None:
+        self._units, self._combine = units, combine
         genes = {gene for table in units for gene in table.unit.genes}
         self._genes = tuple(sorted(genes or {0}))  # a table needs an axis
         self._sizes = tuple(len(dims[gene].choices) for gene in self._genes)
@@ -125,7 +138,7 @@ class _MergedTable:
     def _fill(self, index: Indices) -> None:
         genes = np.unravel_index(index, self._sizes)
         columns = dict(zip(self._genes, genes, strict=True))
-        self._values[index] = sum(unit.take(columns) for unit in self._units)
+        self._values[index] = reduce(self._combine, (unit.take(columns) for unit in self._units))
 
 
 def _merge(units: list[_UnitTable], dims: Dims) -> list[list[_UnitTable]]:
@@ -170,18 +183,40 @@ def params(network: "Network", genotypes: NDArray[np.integer]) -> NDArray[np.int
     return _rounded(_cost(network, network.identity, _spec_params)(genotypes))
 
 
-def file_bytes(network: "Network", genotypes: NDArray[np.integer]) -> NDArray[np.int64]:
-    """An upper estimate of the sizes of children's fp32 ONNX files: (n, genes) to (n,)."""
+def peak_activation_bytes(network: "Network", genotypes: NDArray[np.integer]) -> NDArray[np.int64]:
+    """The most that a child's activations take at one time in fp32: (n, genes) to (n,).
+
+    The largest of its blocks' `peak_bytes`, counted, not measured: weights are not in it, nor what
+    a runtime adds by padding channels and by keeping buffers.
+    """
+    return _rounded(_cost(network, network.identity, _spec_peak, np.maximum)(genotypes))
+
+
+def file_bytes(
+    network: "Network", genotypes: NDArray[np.integer], precision: str = "fp32"
+) -> NDArray[np.int64]:
+    """An upper estimate of the sizes of children's ONNX files: (n, genes) to (n,).
+
+    Args:
+        network: Whose children.
+        genotypes: (n, genes) of choice indices.
+        precision: ``int8``: a byte a weight. Any other (bf16, fp16) is made from the fp32 file when
+            it is loaded.
+    """
     fixed = FILE_BYTES + LABEL_BYTES * network.classes
-    return _rounded(_cost(network, network.identity, _spec_bytes)(genotypes)) + fixed
+    of_spec = _spec_quantised_bytes if precision == "int8" else _spec_bytes
+    return _rounded(_cost(network, network.identity, of_spec)(genotypes)) + fixed
 
 
-@lru_cache(maxsize=12)
+@lru_cache(maxsize=16)
 def _cost(
-    network: "Network", _identity: str, value_of_spec: Callable[[BlockSpec], float]
+    network: "Network",
+    _identity: str,
+    value_of_spec: Callable[[BlockSpec], float],
+    combine: np.ufunc = np.add,
 ) -> AdditiveCost:
     """Filled tables are kept: a search asks for the same network again and again."""
-    return AdditiveCost(network, value_of_spec)
+    return AdditiveCost(network, value_of_spec, combine)
 
 
 def _rounded(values: Floats) -> NDArray[np.int64]:
@@ -198,6 +233,15 @@ def _spec_params(spec: BlockSpec) -> float:
 
 def _spec_bytes(spec: BlockSpec) -> float:
     return 4 * spec.costs.weights + NODE_BYTES * _nodes(spec)
+
+
+def _spec_quantised_bytes(spec: BlockSpec) -> float:
+    costs = spec.costs
+    return costs.weights + CHANNEL_BYTES * costs.channels + QUANTISED_NODE_BYTES * _nodes(spec)
+
+
+def _spec_peak(spec: BlockSpec) -> float:
+    return spec.costs.peak_bytes
 
 
 def _nodes(spec: BlockSpec) -> int:

@@ -93,6 +93,7 @@ class Budgets:
         params: Number of learned numbers.
         macs: Multiply-accumulates at batch 1.
         size_bytes: Bytes of the deployed weights.
+        memory_bytes: Bytes of the activations that a child needs at one time, counted in fp32.
 
     Raises:
         ConfigError: A limit is not positive and finite.
@@ -102,6 +103,7 @@ class Budgets:
     params: float | None = None
     macs: float | None = None
     size_bytes: float | None = None
+    memory_bytes: float | None = None
 
     def __post_init__(self) -> None:
         for name, limit in asdict(self).items():
@@ -115,7 +117,11 @@ class Budgets:
 
     @staticmethod
     def of(
-        latency: "Limit" = None, params: "Limit" = None, macs: "Limit" = None, size: "Limit" = None
+        latency: "Limit" = None,
+        params: "Limit" = None,
+        macs: "Limit" = None,
+        size: "Limit" = None,
+        memory: "Limit" = None,
     ) -> "Budgets":
         """Budgets from text with units, or from numbers in milliseconds, ones and bytes.
 
@@ -127,6 +133,7 @@ class Budgets:
             params=parse_count(params) if isinstance(params, str) else params,
             macs=parse_count(macs) if isinstance(macs, str) else macs,
             size_bytes=parse_size(size) if isinstance(size, str) else size,
+            memory_bytes=parse_size(memory) if isinstance(memory, str) else memory,
         )
 
     def limits(self) -> "list[tuple[Limited, float]]":
@@ -151,6 +158,7 @@ LIMITED = (
     Limited("params", "params", "parameters", "--params", format_count),
     Limited("macs", "macs", "multiply-accumulates", "--macs", format_count),
     Limited("size_bytes", "size_bytes", "size", "--size", format_size),
+    Limited("memory_bytes", "memory_bytes", "peak memory", "--memory", format_size),
 )
 
 
@@ -164,6 +172,7 @@ class Costs:
         params: Number of learned numbers.
         macs: Multiply-accumulates at batch 1.
         size_bytes: Bytes of the deployed weights.
+        memory_bytes: Bytes of the activations that a child needs at one time, in fp32.
     """
 
     predicted_ms: "Cost"
@@ -171,6 +180,7 @@ class Costs:
     params: "Cost"
     macs: "Cost"
     size_bytes: "Cost"
+    memory_bytes: "Cost"
 
     def of(self, kind: Limited, genotypes: "NDArray[np.int64]") -> "Values":
         """The cost that `kind` limits, for genotypes (n, genes): (n,)."""

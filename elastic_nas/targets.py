@@ -146,7 +146,8 @@ def open_target(
         bound_ms=bound_ms,
         params=_as_floats(partial(additive.params, network)),
         macs=_as_floats(partial(additive.macs, network)),
-        size_bytes=_as_floats(partial(additive.file_bytes, network)),
+        size_bytes=_as_floats(partial(additive.file_bytes, network, precision=device.precision)),
+        memory_bytes=_as_floats(partial(additive.peak_activation_bytes, network)),
     )
     return Target(device, path, content, digest, predictor, measured, checked, costs)
 

@@ -43,6 +43,7 @@ def costs(device: str = "one") -> Costs:
         params=summed(lambda s: s.costs.params),
         macs=summed(lambda s: s.costs.macs),
         size_bytes=summed(lambda s: 4 * s.costs.weights),
+        memory_bytes=summed(lambda s: s.costs.activation_bytes),
     )
 
 

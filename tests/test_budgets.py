@@ -33,6 +33,7 @@ def fake_costs(least_ms=1.2345) -> Costs:
         params=lambda g: 1000 * (g[:, 0] + 1),
         macs=lambda g: 2e6 + g[:, 1],
         size_bytes=lambda g: 4000 * (g[:, 0] + 1),
+        memory_bytes=lambda g: 50_000 + g[:, 1],
     )
 
 
@@ -144,13 +145,20 @@ def test_shown_forms():
 
 def test_budgets_say_what_they_are():
     assert str(Budgets()) == "no budget"
-    assert str(Budgets(5, 2e6, 3e8, 4e6)) == (
-        "latency <= 5 ms, parameters <= 2 M, multiply-accumulates <= 300 M, size <= 4 MB"
+    assert str(Budgets(5, 2e6, 3e8, 4e6, 2e6)) == (
+        "latency <= 5 ms, parameters <= 2 M, multiply-accumulates <= 300 M, size <= 4 MB, "
+        "peak memory <= 2 MB"
     )
 
 
+def test_budgets_are_read_from_text_and_taken_as_numbers():
+    read = Budgets.of("5ms", "2M", "300M", "4MB", "512kB")
+    assert read == Budgets.of(5, 2e6, 3e8, 4e6, 512e3) == Budgets(5, 2e6, 3e8, 4e6, 512e3)
+    assert Budgets.of() == Budgets()
+
+
 @pytest.mark.parametrize("limit", [0, -1, float("nan"), float("inf")])
-@pytest.mark.parametrize("name", ["latency_ms", "params", "macs", "size_bytes"])
+@pytest.mark.parametrize("name", ["latency_ms", "params", "macs", "size_bytes", "memory_bytes"])
 def test_impossible_limits_are_refused(name, limit):
     with pytest.raises(ConfigError, match=f"the budget {name} must be positive and finite"):
         Budgets(**{name: limit})
@@ -167,7 +175,7 @@ def test_violation_is_the_summed_relative_overrun():
 
 
 def test_the_smallest_child_decides_what_is_feasible():
-    check_feasible(DIMS, fake_costs(), Budgets(1.2345, 1000, 2e6, 4000))
+    check_feasible(DIMS, fake_costs(), Budgets(1.2345, 1000, 2e6, 4000, 50_000))
     with pytest.raises(InfeasibleBudget) as caught:
         check_feasible(DIMS, fake_costs(), Budgets(latency_ms=1.2))
     assert str(caught.value) == (
@@ -182,6 +190,7 @@ def test_the_smallest_child_decides_what_is_feasible():
         (Budgets(latency_ms=2, params=999), "parameters <= 999: the smallest child has 1 k"),
         (Budgets(macs=1e6), "multiply-accumulates <= 1 M: the smallest child has 2 M"),
         (Budgets(size_bytes=3999), "size <= 3.999 kB: the smallest child has 4 kB"),
+        (Budgets(memory_bytes=4e4), "peak memory <= 40 kB: the smallest child has 50 kB"),
     ],
 )
 def test_each_budget_is_named(budgets, message):

@@ -3,7 +3,7 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import astuple, replace
 from random import Random
 
 import numpy as np
@@ -34,14 +34,15 @@ def cost(kind, genotype):
         Budgets(latency_ms=0.8),
         Budgets(params=200_000, macs=6e6),
         Budgets(1.2, 2.5e5, 7e6, 9e5),
+        Budgets(memory_bytes=6e5),
     ],
     ids=str,
 )
 def test_answers_are_what_a_plain_loop_finds(budgets):
     def keeps(row):
         limits = zip(
-            ("bound_ms", "params", "macs", "size_bytes"),
-            (budgets.latency_ms, budgets.params, budgets.macs, budgets.size_bytes),
+            ("bound_ms", "params", "macs", "size_bytes", "memory_bytes"),
+            astuple(budgets),
             strict=True,
         )
         return all(limit is None or cost(kind, row.genotype) <= limit for kind, limit in limits)

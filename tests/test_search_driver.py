@@ -1,4 +1,5 @@
 import os
+from dataclasses import fields
 from pathlib import Path
 from random import Random
 
@@ -64,6 +65,7 @@ SOME_BUDGETS = [
     Budgets(latency_ms=float(ENDS_MS[0]) * 1.0001),
     Budgets(latency_ms=1.0, params=80_000),
     Budgets(macs=3e6, size_bytes=400_000),
+    Budgets(memory_bytes=500_000),
     Budgets(latency_ms=100),
 ]
 
@@ -211,7 +213,7 @@ def flat_costs(weights) -> Costs:
     def cost(genotypes):
         return genotypes @ np.array(weights, dtype=float) + 1
 
-    return Costs(predicted_ms=cost, bound_ms=cost, params=cost, macs=cost, size_bytes=cost)
+    return Costs(**dict.fromkeys((field.name for field in fields(Costs)), cost))
 
 
 FEW = (Dim("a", (1, 2, 3)), Dim("b", (1, 2, 3), needs=(0, 1)), Dim("c", (1, 2)))

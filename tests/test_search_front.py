@@ -50,7 +50,13 @@ def test_the_file_holds_what_is_needed_to_trust_it(tmp_path):
         "device": "pi",
         "table_sha256": "abc",
         "ties": {"weights": "w"},
-        "budgets": {"latency_ms": 5, "params": None, "macs": None, "size_bytes": None},
+        "budgets": {
+            "latency_ms": 5,
+            "params": None,
+            "macs": None,
+            "size_bytes": None,
+            "memory_bytes": None,
+        },
         "children": [{"genotype": "0,1", "accuracy": 0.5}],
     }
 

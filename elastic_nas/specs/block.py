@@ -18,8 +18,13 @@ class Costs:
         other_macs: Of full convolutions, squeeze-excite and linear layers.
         params: Learned numbers as trained: weights, norm weights and biases, biases.
         weights: Numbers in the deployed file, batch norms folded.
+        channels: Output channels of all its layers: each has a bias, and a scale where weights are
+            quantised.
         activation_bytes: fp32 bytes of all tensors that the block's layers write.
         boundary_bytes: fp32 bytes of the block's input and output.
+        peak_bytes: fp32 bytes of the tensors that are needed at one time, at most: a layer's input
+            and output, and the block's input while its shortcut waits for it. What a runtime
+            adds (padding, buffers that are larger than what they hold) is not counted.
     """
 
     pointwise_macs: int
@@ -27,8 +32,10 @@ class Costs:
     other_macs: int
     params: int
     weights: int
+    channels: int
     activation_bytes: int
     boundary_bytes: int
+    peak_bytes: int
 
     @property
     def macs(self) -> int:
@@ -67,6 +74,20 @@ class BlockSpec:
         return type(self)(
             **{f.name: max(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
         )
+
+
+def layer_values(there: int, written: int, activation: str = "", kept: int = 0) -> int:
+    """How many numbers are in memory during a layer, at most.
+
+    Activations work in place, but a swish needs its input beside the sigmoid of it.
+
+    Args:
+        there: Numbers that are in memory when it begins, its input among them.
+        written: Numbers of its output.
+        activation: That follows it.
+        kept: What of `there` a later layer needs.
+    """
+    return max(there + written, kept + written * (2 if activation == "swish" else 1))
 
 
 def spec_kinds() -> dict[str, type[BlockSpec]]:

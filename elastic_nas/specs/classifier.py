@@ -31,6 +31,8 @@ class ClassifierSpec(BlockSpec):
             other_macs=weights,
             params=weights + self.out_features,
             weights=weights + self.out_features,
+            channels=self.out_features,
             activation_bytes=FLOAT_BYTES * self.out_features,
             boundary_bytes=FLOAT_BYTES * (self.in_features + self.out_features),
+            peak_bytes=FLOAT_BYTES * (self.in_features + self.out_features),
         )

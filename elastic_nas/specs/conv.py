@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from elastic_nas.specs.block import FLOAT_BYTES, BlockSpec, Costs
+from elastic_nas.specs.block import FLOAT_BYTES, BlockSpec, Costs, layer_values
 from elastic_nas.specs.shapes import strided
 
 
@@ -39,6 +39,8 @@ class ConvSpec(BlockSpec):
             other_macs=weights * height * width,
             params=weights + 2 * self.out_ch,
             weights=weights + self.out_ch,
+            channels=self.out_ch,
             activation_bytes=FLOAT_BYTES * outputs,
             boundary_bytes=FLOAT_BYTES * (inputs + outputs),
+            peak_bytes=FLOAT_BYTES * layer_values(inputs, outputs, self.activation),
         )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from elastic_nas.specs.block import FLOAT_BYTES, BlockSpec, Costs
+from elastic_nas.specs.block import FLOAT_BYTES, BlockSpec, Costs, layer_values
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,21 @@ class HeadSpec(BlockSpec):
     def costs(self) -> Costs:
         area = self.height * self.width
         conv, hidden = self.in_ch * self.mid_ch, self.mid_ch * self.hidden_ch
-        values = self.mid_ch * area + self.mid_ch + self.hidden_ch
+        inputs, maps = self.in_ch * area, self.mid_ch * area
+        values = maps + self.mid_ch + self.hidden_ch
         return Costs(
             pointwise_macs=conv * area,
             depthwise_macs=0,
             other_macs=hidden,
             params=conv + hidden + 2 * self.mid_ch,
             weights=conv + hidden + self.mid_ch,
+            channels=self.mid_ch + self.hidden_ch,
             activation_bytes=FLOAT_BYTES * values,
-            boundary_bytes=FLOAT_BYTES * (self.in_ch * area + self.features),
+            boundary_bytes=FLOAT_BYTES * (inputs + self.features),
+            peak_bytes=FLOAT_BYTES
+            * max(
+                layer_values(inputs, maps, self.activation),
+                layer_values(maps, self.mid_ch),
+                layer_values(self.mid_ch, self.hidden_ch, self.activation),
+            ),
         )

@@ -1,9 +1,10 @@
 """The mobile inverted bottleneck: expand, depthwise, squeeze-excite, project, shortcut."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from elastic_nas.specs.block import FLOAT_BYTES, BlockSpec, Costs
+from elastic_nas.specs.block import FLOAT_BYTES, BlockSpec, Costs, layer_values
 from elastic_nas.specs.shapes import strided
 
 
@@ -75,6 +76,28 @@ class MBConvSpec(BlockSpec):
             other_macs=squeeze,
             params=weights + 2 * norm_ch,
             weights=weights + norm_ch,
+            channels=norm_ch + squeeze_biases + (self.out_ch if self.has_projection else 0),
             activation_bytes=FLOAT_BYTES * values,
             boundary_bytes=FLOAT_BYTES * (inputs + outputs),
+            peak_bytes=FLOAT_BYTES * max(self._values_at_once()),
         )
+
+    def _values_at_once(self) -> Iterator[int]:
+        """Numbers that are needed during each layer; the input is kept for the shortcut."""
+        _, height, width = self.output_shape
+        in_area, area = self.height * self.width, height * width
+        inputs, maps, outputs = self.in_ch * in_area, self.mid_ch * area, self.out_ch * area
+        kept = inputs if self.has_shortcut else 0
+        there = inputs
+        if self.expanded:
+            expanded = self.mid_ch * in_area
+            yield layer_values(inputs, expanded, self.activation, kept)
+            there = kept + expanded
+        yield layer_values(there, maps, self.activation, kept)
+        if self.se_ch:
+            yield layer_values(kept + maps + self.mid_ch, self.se_ch)
+        yield layer_values(kept + maps, outputs)
+        if self.has_shortcut:
+            halved = self.in_ch * area
+            yield layer_values(inputs + outputs, halved if self.stride == 2 else 0)
+            yield layer_values(halved + outputs, outputs if self.has_projection else 0)
