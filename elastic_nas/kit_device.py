@@ -19,7 +19,7 @@ from elastic_nas.kit_figures import digest
 from elastic_nas.machine import environment
 
 DEFAULT_MEMORY = 2000000000
-CHANGING = ("load", "freq_khz", "thermal_c", "governor")
+CHANGING = ("load", "freq_khz", "thermal_c", "governor", "stolen_ticks")
 
 
 class KitError(Exception):
@@ -53,14 +53,20 @@ def write_json(path: str, content: dict[str, Any]) -> None:
     os.replace(path + ".partial", path)
 
 
+def state() -> dict[str, Any]:
+    """What may change about the machine while it measures."""
+    facts = environment()
+    return {key: facts[key] for key in CHANGING if key in facts}
+
+
 def record(visit: dict[str, Any], seconds: float) -> None:
-    """Note what the machine is like now, `seconds` after ``visit["before"]``."""
-    before, after = visit["before"], environment()
-    visit["after"] = {key: after[key] for key in CHANGING if key in after}
+    """Note the machine's state `seconds` after ``visit["before"]``."""
+    before, visit["after"] = visit["before"], state()
     visit["seconds"] = seconds
-    if "stolen_ticks" in before and "stolen_ticks" in after and seconds > 0:
-        ticks = seconds * os.sysconf("SC_CLK_TCK") * after["cores"]
-        visit["stolen_share"] = (after["stolen_ticks"] - before["stolen_ticks"]) / ticks
+    if "stolen_ticks" in before and seconds > 0:
+        ticks = seconds * os.sysconf("SC_CLK_TCK") * (os.cpu_count() or 1)
+        stolen = visit["after"]["stolen_ticks"] - before["stolen_ticks"]
+        visit["stolen_share"] = stolen / ticks
 
 
 def check_file(path: str, sha256: str) -> None:

@@ -64,6 +64,12 @@ def merged(rounds: list[list[Any]], protocol: Protocol) -> Timing:
     )
 
 
+def filter_of(rule: str, protocol: Protocol) -> str:
+    """Which samples count, in words."""
+    share, limit_us = protocol.max_wait_share, protocol.max_wait_s * 1e6
+    return f"{rule} (at most {share:.0%} or {limit_us:g} us a sample)"
+
+
 def visits_left(rounds: list[list[Any]], planned: int, protocol: Protocol) -> int:
     """How often a model is still to be measured: at least once more where it is refused."""
     again = len(rounds) < ATTEMPTS * planned and bool(merged(rounds, protocol).refused)

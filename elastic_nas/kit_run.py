@@ -24,6 +24,7 @@ try:
         load,
         read_json,
         record,
+        state,
         write_json,
     )
     from elastic_nas.measure import Protocol, measure, process_clock, thread_clock
@@ -32,6 +33,7 @@ except ImportError as reason:
 from elastic_nas.kit_figures import (
     RESULT,
     anchors_ms,
+    filter_of,
     grouped,
     is_anchor,
     merged,
@@ -69,9 +71,8 @@ class Measuring:
     """
 
     def __init__(self, plan: dict[str, Any], folder: str, out: str, seconds: float) -> None:
-        self.plan, self.folder, self.out = plan, folder, out
+        self.plan, self.folder, self.out, self.seconds = plan, folder, out, seconds
         self.started = self.said = time.monotonic()
-        self.seconds = seconds
         self.models = {model["name"]: model for part in PARTS for model in plan[part]}
         self.protocols = {part: Protocol(**plan["protocol"][part]) for part in PARTS[1:]}
         self.owns_threads = plan["runtime"]["threads"] > 1
@@ -95,7 +96,7 @@ class Measuring:
             **{key: self.plan[key] for key in COPIED},
             "runtime": {**self.plan["runtime"], "version": versions["onnxruntime"]},
             "libraries": {**versions, "python": sys.version.split()[0]},
-            "filter": clock.rule,
+            "filter": filter_of(clock.rule, self.protocols["blocks"]),
             "environment": here,
             "visits": [],
         }
@@ -104,7 +105,7 @@ class Measuring:
         else:
             self.result["groups"] = grouped(self.plan, available_memory() // 2)
         date = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
-        self.visit = {"date": date, "device_s": 0.0, "before": here}
+        self.visit = {"date": date, "device_s": 0.0, "before": state()}
         self.result["visits"].append(self.visit)
 
     def _continued(self, fresh: dict[str, Any]) -> dict[str, Any]:
@@ -174,8 +175,7 @@ class Measuring:
 
     def _rounds_for_children(self) -> int:
         """More rounds where children are short, told by the anchors so far."""
-        first = self.result["groups"][0]
-        times = anchors_ms(first["rows"], self.protocols["blocks"]).values()
+        times = anchors_ms(self.result["groups"][0]["rows"], self.protocols["blocks"]).values()
         least, most = self.protocols["children"].rounds, self.plan["max_rounds"]
         if not times:
             return least
@@ -245,8 +245,9 @@ def summary(measuring: Measuring) -> str:
             f"The machine's speed moved by more than a tenth in {strays} groups. Let it cool, fix "
             "its frequency (governor performance), and run the same command again."
         )
-    name = measuring.plan["device"]
-    lines.append(f"Next, on your computer: elastic-nas profile {name} --import result.json")
+    if len(lines) == 1:
+        name = measuring.plan["device"]
+        lines.append(f"Next, on your computer: elastic-nas profile {name} --import result.json")
     return "\n".join(lines)
 
 
@@ -269,11 +270,9 @@ def run(seconds: float, out: str) -> None:
         try:
             measuring.measure_all()
         except OutOfTimeError as error:
-            if not measuring.done and measuring.left():
-                error.args = (f"{error}, too few for one round: give more",)
-            raise OutOfTimeError(
-                f"{error}; {measuring.left()} visits to models are left. The same command goes on."
-            ) from error
+            few = "" if measuring.done else ", too few for one round"
+            left = f"{measuring.left()} visits to models are left. The same command goes on."
+            raise OutOfTimeError(f"{error}{few}; {left}") from error
         measuring.save()
         print(summary(measuring))
 

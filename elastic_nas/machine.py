@@ -26,10 +26,11 @@ def environment() -> dict[str, Any]:
         ``stolen_ticks`` (by the hypervisor, since boot).
     """
     cores = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/"
+    info = cpu_info(_read("/proc/cpuinfo"))
     facts = {
         "arch": platform.machine(),
-        "cpu": _cpu_name(),
-        "flags": sorted(f for f in _cpu_flags() if f.startswith(KERNEL_FLAGS)),
+        "cpu": cpu_name(info) or _sysctl("machdep.cpu.brand_string") or "unknown",
+        "flags": vector_flags(info) or vector_flags({"flags": _sysctl("machdep.cpu.features")}),
         "cores": os.cpu_count() or 1,
         "os": platform.system() + " " + platform.release(),
         "memory_mb": _memory_mb(),
@@ -38,7 +39,7 @@ def environment() -> dict[str, Any]:
         "thermal_c": [
             n / 1000 for n in _numbers(_read_all("/sys/class/thermal/thermal_zone*/temp"))
         ],
-        "load": [round(load, 2) for load in os.getloadavg()],
+        "load": _load(),
         "cpu_limit": _cpu_limit(),
         "stolen_ticks": _stolen_ticks(),
     }
@@ -73,16 +74,15 @@ def _numbers(texts: list[str]) -> list[int]:
     return [int(text) for text in texts if text.lstrip("-").isdigit()]
 
 
-def _cpu_info() -> dict[str, str]:
-    """The first processor of ``/proc/cpuinfo``."""
-    lines = _read("/proc/cpuinfo").split("\n\n")[0].splitlines()
+def cpu_info(text: str) -> dict[str, str]:
+    """The first processor in the text of ``/proc/cpuinfo``."""
+    lines = text.split("\n\n", 1)[0].splitlines()
     pairs = [line.partition(":") for line in lines]
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def _cpu_name() -> str:
-    """A name that tells models apart even where a hypervisor shortens the brand."""
-    info = _cpu_info()
+def cpu_name(info: dict[str, str]) -> str:
+    """A name that tells models apart even where a hypervisor shortens the brand; or nothing."""
     if "model name" in info and "cpu family" in info:
         return "%s (family %s, model %s)" % tuple(  # noqa: UP031
             info.get(key, "?") for key in ("model name", "cpu family", "model")
@@ -92,12 +92,20 @@ def _cpu_name() -> str:
             info.get("CPU implementer", "?"),
             info["CPU part"],
         )
-    return _sysctl("machdep.cpu.brand_string") or platform.processor() or "unknown"
+    return ""
 
 
-def _cpu_flags() -> list[str]:
-    info = _cpu_info()
-    return (info.get("flags") or info.get("Features") or _sysctl("machdep.cpu.features")).split()
+def vector_flags(info: dict[str, str]) -> list[str]:
+    """The CPU flags by which libraries choose their kernels, in order."""
+    flags = (info.get("flags") or info.get("Features") or "").split()
+    return sorted(flag for flag in flags if flag.startswith(KERNEL_FLAGS))
+
+
+def _load() -> list[float]:
+    try:
+        return [round(load, 2) for load in os.getloadavg()]
+    except (AttributeError, OSError):  # Android
+        return []
 
 
 def _sysctl(name: str) -> str:

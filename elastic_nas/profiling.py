@@ -131,7 +131,8 @@ def import_file(
     """
     from elastic_nas.latency.fitting import fit_model
     from elastic_nas.latency.imports import import_table
-    from elastic_nas.latency.kit_result import is_result, read_result, table_from
+    from elastic_nas.latency.kit_result import is_result, read_result
+    from elastic_nas.latency.kit_table import table_from
 
     device = load_device(device_name)
     network, path = scope.network, scope.place(device)

@@ -1,0 +1,136 @@
+"""What the scripts of a kit print on devices without Python, as the content of a kit's result.
+
+Sources: ``DumpToFile`` in onnxruntime/test/perftest/performance_runner.h of
+github.com/microsoft/onnxruntime; ``BenchmarkModel::LogResults`` in
+tensorflow/lite/tools/benchmark/benchmark_model.cc of github.com/tensorflow/tensorflow.
+"""
+
+import json
+import re
+from typing import Any
+
+from elastic_nas.errors import TableError
+from elastic_nas.kit_figures import RESULT, digest
+from elastic_nas.machine import cpu_info, cpu_name, vector_flags
+
+FIRST = "== elastic-kit "
+UNFILTERED = "none: all samples count, as the program does not tell which were disturbed"
+COPIED = ("device", "network", "draw", "precision")
+NUMBER = r"([0-9.]+(?:e[+-]?[0-9]+)?)"
+RUNS = 50
+WARMUP = {"onnxruntime": 1, "litert": 3}
+
+
+def is_output(head: str) -> bool:
+    """Whether a text begins like such an output."""
+    return head.startswith(FIRST)
+
+
+def content_of(text: str) -> dict[str, Any]:
+    """The content of a kit's result, in the form that `kit_run` writes.
+
+    Raises:
+        TableError: The output is damaged, or holds no figures of some model.
+    """
+    name, _, rest = text.removeprefix(FIRST).partition(" ")
+    version, _, body = rest.partition("\n")
+    if name not in WARMUP:
+        raise TableError(f"it comes from {name[:40]!r}, not from one of {', '.join(WARMUP)}.")
+    sections = re.split(r"(?m)^== ", body)[1:]
+    pairs = [section.partition("\n")[::2] for section in sections]
+    named = dict(pairs)
+    if not {"plan", "machine"} <= named.keys():
+        raise TableError("it lacks the plan or the machine: run the script again.")
+    plan = _plan(named["plan"])
+    figures: dict[str, list[list[Any]]] = {}
+    for title, output in pairs:
+        if title.startswith("model "):
+            figures.setdefault(title.removeprefix("model "), []).append(_round(name, title, output))
+    provider = plan["runtime"]["provider"] if name == "onnxruntime" else "CPU"
+    return {
+        "schema": RESULT,
+        "plan": plan["sha256"],
+        **{key: plan[key] for key in COPIED},
+        "protocol": {"blocks": _protocol(plan, name, figures)},
+        "runtime": {**plan["runtime"], "name": name, "provider": provider, "version": version},
+        "filter": UNFILTERED,
+        "environment": _machine(named["machine"]),
+        "visits": [],
+        "groups": [{"rows": [_row(model, figures) for model in _models(plan)]}],
+        "complete": "end" in named,
+    }
+
+
+def _plan(text: str) -> dict[str, Any]:
+    """The plan, as the script printed it."""
+    try:
+        plan = json.loads(text)
+        sound = plan["sha256"] == digest(plan)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        sound = False
+    if not sound:
+        raise TableError("its plan is damaged: run the script again.")
+    return dict(plan)
+
+
+def _models(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*plan["anchors"], *plan["blocks"], *plan["children"]]
+
+
+def _protocol(plan: dict[str, Any], name: str, figures: dict[str, Any]) -> dict[str, Any]:
+    rounds = max(map(len, figures.values()), default=0)
+    changed = {"warmup": WARMUP[name], "rounds": rounds, "accepted_per_round": RUNS}
+    return {**plan["protocol"]["blocks"], **changed}
+
+
+def _row(model: dict[str, Any], figures: dict[str, list[list[Any]]]) -> dict[str, Any]:
+    file = model["file"].removeprefix("models/").removesuffix(".onnx")
+    return {"name": model["name"], "is": model["is"], "rounds": figures.get(file, [])}
+
+
+def _machine(text: str) -> dict[str, Any]:
+    """``uname -m``, ``uname -sr`` and ``/proc/cpuinfo`` as an environment."""
+    arch, _, rest = text.partition("\n")
+    system, _, cpus = rest.partition("\n")
+    info = cpu_info(cpus)
+    return {
+        "arch": arch.strip(),
+        "os": system.strip(),
+        "cpu": cpu_name(info) or "unknown",
+        "flags": vector_flags(info),
+        "cores": max(1, len(re.findall(r"(?m)^processor\s*:", cpus))),
+    }
+
+
+def _round(name: str, title: str, output: str) -> list[Any]:
+    """One run of the program: ms, p10, p50, p90, contended p90, accepted, tried."""
+    found = _perf_test(output) if name == "onnxruntime" else _benchmark_model(output)
+    if found is None:
+        raise TableError(f"there are no figures of {title}, but: {output.strip()[-200:]!r}.")
+    least, middle, high, n = found
+    return [middle, min(least, middle), middle, max(high, middle), max(high, middle), n, n]
+
+
+def _perf_test(output: str) -> tuple[float, float, float, int] | None:
+    """Milliseconds: minimum, median, 90th percentile; and number of runs."""
+    found = [
+        re.search(rf"{what} Latency(?: is|:) *{NUMBER} *s", output)
+        for what in ("Min", "P50", "P90")
+    ]
+    runs = re.search(r"(?:Runs|Total iterations|Total inference requests): *([0-9]+)", output)
+    if not all(found):
+        return None
+    least, middle, high = (1e3 * float(match[1]) for match in found if match)
+    return least, middle, high, int(runs[1]) if runs else RUNS
+
+
+def _benchmark_model(output: str) -> tuple[float, float, float, int] | None:
+    """Milliseconds: minimum, median or else mean, 95th percentile or else maximum; and runs."""
+    lines = [line for line in output.splitlines() if "count=" in line and "min=" in line]
+    if not lines or "Inference timings in us" not in output:
+        return None
+    values = {key: float(value) for key, value in re.findall(rf"(\w+)={NUMBER}", lines[-1])}
+    if not {"count", "min", "max", "avg"} <= values.keys():
+        return None
+    middle, high = values.get("median", values["avg"]), values.get("p95", values["max"])
+    return values["min"] / 1e3, middle / 1e3, high / 1e3, int(values["count"])
