@@ -20,7 +20,6 @@ HALF_PRECISION = (
     "use_fp16_packed",
     "use_fp16_storage",
     "use_fp16_arithmetic",
-    "use_bf16_packed",
     "use_bf16_storage",
 )
 
