@@ -36,7 +36,7 @@ def block(ms: float) -> BlockRow:
 def model(**changes: Any) -> FittedModel:
     """A model that is exact on the imaginary device."""
     weights = [1 / 1.2, *[0.0] * 6, -NULL_MS / 1.2, 0.02]
-    figures = {"n_fit": 20, "ratios": (*[0.99] * 30, *[1.05] * 30), "mape": 0.02, "within_5": 0.9}
+    figures = {"n_fit": 20, "ratios": (*[0.99] * 35, *[1.05] * 25), "mape": 0.02, "within_5": 0.9}
     rest = {"within_10": 1.0, "kendall_tau": 0.95, "noise_floor": 0.01}
     return FittedModel(
         "nnls", (*FEATURES, "constant"), tuple(weights), **{**figures, **rest, **changes}

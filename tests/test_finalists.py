@@ -1,0 +1,145 @@
+"""What a search would deliver is measured, and what is measured is heeded."""
+
+import json
+
+import numpy as np
+import pytest
+from small_run import DEVICE, SPACE, done, facts, refused
+
+from elastic_nas import finalists, pipeline
+from elastic_nas.budgets import Budgets
+from elastic_nas.errors import MeasurementRefused, RunFolderError
+from elastic_nas.latency.measured import Measured, read_measured
+from elastic_nas.latency.table import LatencyTable
+from elastic_nas.runs import open_run
+from elastic_nas.targets import open_target
+
+GENES = 25
+
+
+@pytest.fixture
+def anchored(run):
+    """The run, with a table that knows anchors."""
+    opened = open_run(run)
+    table = LatencyTable.read(opened.table(DEVICE))
+    network = opened.network
+    anchors = [{"classes": 10, "genotype": list(network.smallest), "ms": 0.1}]
+    table.provenance["anchors"][network.identity] = anchors
+    table.write(opened.table(DEVICE))
+    return opened
+
+
+def clock(monkeypatch, factor_of=lambda genotype: 1.0):
+    """Children take `factor_of` times their prediction; returns what was timed."""
+    timed = []
+
+    def time_children(run, target, genotypes):
+        timed.extend(genotypes)
+        predicted = target.predictor.predict_ms(np.array(genotypes)) / target.predictor.speed
+        pairs = zip(genotypes, predicted, strict=True)
+        return [float(ms) * factor_of(genotype) for genotype, ms in pairs], 1.0
+
+    monkeypatch.setattr(finalists, "time_children", time_children)
+    return timed
+
+
+def test_the_front_is_measured_once_and_told(anchored, monkeypatch, capsys):
+    timed = clock(monkeypatch)
+    front = pipeline.search(anchored, DEVICE, Budgets())
+    assert sorted(timed) == sorted(answer.genotype for answer in front)
+    for answer in front:
+        assert answer.measured_ms == pytest.approx(answer.predicted_ms, rel=1e-4)
+    assert f"{len(front)} finalists measured: {len(front)} keep their bound." in (
+        capsys.readouterr().err
+    )
+    again = pipeline.search(anchored, DEVICE, Budgets())
+    assert len(timed) == len(front)
+    assert again == front
+    words = ("query", anchored.path, "--device", DEVICE, "--latency", "9s")
+    found = facts(*words)
+    assert found["measured_ms"] == pytest.approx(found["predicted_ms"], rel=1e-4)
+    assert "measured after the search" in done(*words)
+
+
+def test_a_child_that_breaks_its_bound_joins_the_calibration(anchored, monkeypatch, capsys):
+    before = open_target(anchored.network, DEVICE, run=anchored)
+    best = pipeline.query(anchored, DEVICE, Budgets())[0][0]
+    clock(monkeypatch, lambda genotype: 1.5 if genotype == best.genotype else 1.0)
+    pipeline.search(anchored, DEVICE, Budgets())
+    assert "1 do not and join its calibration" in capsys.readouterr().err
+    after = open_target(anchored.network, DEVICE, run=anchored)
+    expected = before.predictor.model.bound_factor(also=(1.5,))
+    others = np.array([g for g in after.measured.ms if g != best.genotype])
+    np.testing.assert_allclose(
+        after.costs.bound_ms(others), after.predictor.predict_ms(others) * expected
+    )
+    own = after.costs.bound_ms(np.array([best.genotype]))
+    assert own == pytest.approx(1.5 * best.predicted_ms, rel=1e-4)
+    limit = Budgets(latency_ms=1.2 * best.predicted_ms)
+    answers, _ = pipeline.query(anchored, DEVICE, limit)
+    assert best.genotype not in [answer.genotype for answer in answers]
+
+
+def test_the_search_goes_on_while_finalists_break_the_bound(anchored, monkeypatch):
+    known = len(pipeline.searched_rows(anchored))
+    timed = clock(monkeypatch, lambda genotype: 1.3)
+    middle = Budgets(latency_ms=pipeline.query(anchored, DEVICE, Budgets())[0][0].bound_ms * 1.2)
+    front = pipeline.search(anchored, DEVICE, middle, evaluations=known)
+    assert known < len(pipeline.searched_rows(anchored)) <= 2 * known + 2 * pipeline.MORE
+    assert timed
+    for answer in front:
+        assert answer.measured_ms is None or answer.measured_ms <= answer.bound_ms * 1.0001
+        assert answer.bound_ms <= middle.latency_ms
+
+
+def test_a_busy_machine_costs_nothing_but_the_figures(anchored, monkeypatch, capsys):
+    def busy(*_):
+        raise MeasurementRefused("the machine is busy.")
+
+    monkeypatch.setattr(finalists, "time_children", busy)
+    front = pipeline.search(anchored, DEVICE, Budgets())
+    assert all(answer.measured_ms is None for answer in front)
+    assert "note: the finalists were not measured. the machine is busy." in capsys.readouterr().err
+
+
+def test_what_was_measured_against_another_table_is_left_aside(anchored, monkeypatch):
+    clock(monkeypatch)
+    pipeline.search(anchored, DEVICE, Budgets())
+    table = LatencyTable.read(anchored.table(DEVICE))
+    table.provenance["date"] = "2030-01-01"
+    table.write(anchored.table(DEVICE))
+    assert open_target(anchored.network, DEVICE, run=anchored).measured.ms == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": "other"},
+        {"children": [{"genotype": [0] * 3, "ms": 1.0}]},
+        {"children": [{"genotype": [-1] * GENES, "ms": 1.0}]},
+        {"children": [{"genotype": [0] * GENES, "ms": 0.0}]},
+        {"children": [{"genotype": [0] * GENES, "ms": "1"}]},
+        {"children": [{"ms": 1.0}]},
+        {"children": 7},
+    ],
+)
+def test_a_damaged_file_is_named(anchored, change):
+    path = anchored.measured(DEVICE)
+    Measured("a" * 64, {(0,) * GENES: 1.25}).write(path)
+    assert read_measured(path, "a" * 64, GENES).ms == {(0,) * GENES: 1.25}
+    assert read_measured(path, "b" * 64, GENES).ms == {}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(RunFolderError, match=r"is damaged .*; remove it"):
+        read_measured(path, "a" * 64, GENES)
+    assert "is damaged" in refused("query", anchored.path, "--device", DEVICE, "--latency", "9s")
+
+
+def test_a_level_is_chosen(anchored):
+    words = ("query", anchored.path, "--device", DEVICE, "--latency", "9s")
+    strict, loose = (facts(*words, "--level", level)["bound_ms"] for level in (0.98, 0.5))
+    assert strict > loose
+    assert "bounded at 50 % on" in done(*words, "--level", "0.5")
+    assert "must be 0.5 to 0.999, got 2" in refused(*words, "--level", "2")
+    assert "it takes 199" in refused(*words, "--level", "0.995")
+    predicted = ("predict", DEVICE, SPACE, "--classes", "10", "--table", anchored.table(DEVICE))
+    assert facts(*predicted, "--level", "0.9")["level"] == 0.9
