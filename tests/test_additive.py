@@ -6,7 +6,7 @@ from random import Random
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from elastic_nas import additive, plugins
@@ -122,6 +122,7 @@ def test_a_blocks_peak_is_that_of_its_graph(size, channels, stride, expanded, ac
 @given(
     st.integers(1, 12), CHANNELS, CHANNELS, st.integers(0, 64), st.sampled_from(["relu", "swish"])
 )
+@example(1, 2, 8, 0, "relu")
 @settings(deadline=None, max_examples=30)
 def test_a_heads_peak_is_that_of_its_graph(size, in_ch, mid_ch, hidden_ch, activation):
     spec = HeadSpec(size, size, in_ch, mid_ch, hidden_ch, activation)
