@@ -202,8 +202,8 @@ class Measuring:
             self.said = now
             pairs = [(group, row) for group in self.result["groups"] for row in group["rows"]]
             cost = sum(self._cost(row) * self._visits(group, row) for group, row in pairs)
-            minutes = (now - self.started) * cost / self.done / 60 if self.done else math.nan
-            about = f", about {minutes:.1f} minutes" if self.done else ""
+            minutes, seconds = divmod(int((now - self.started) * cost / max(self.done, 1e-9)), 60)
+            about = f", about {minutes}:{seconds:02} left" if self.done else ""
             say(f"{self.left()} visits to models to go{about}")
 
     def save(self) -> None:

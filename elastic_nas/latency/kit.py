@@ -90,16 +90,21 @@ def write_kit(
 
 def _check_carried(device: Device, runtime: Any) -> None:
     """Refuse what a kit cannot measure."""
+    if device.generic:
+        why = (
+            f"{device.name} stands for whatever machine this is: measure it here, with elastic-nas "
+            f"profile {device.name} --space SPACE."
+        )
+    elif runtime.name != "onnxruntime":
+        why = f"{device.name} runs {runtime.name}, but kits run onnxruntime."
+    else:
+        return
     named = {name: load_device(name) for name in device_names()}
     able = [n for n, d in named.items() if d.runtime.startswith("onnxruntime") and not d.generic]
-    advice = f"A kit can be made for {', '.join(able)}, or for a profile of your own (docs/kit.md)."
-    if device.generic:
-        raise ConfigError(
-            f"{device.name} stands for whatever machine this is: measure it here with elastic-nas "
-            f"profile {device.name}.\n{advice}"
-        )
-    if runtime.name != "onnxruntime":
-        raise ConfigError(f"{device.name} runs {runtime.name}, but kits run onnxruntime.\n{advice}")
+    raise ConfigError(
+        f"{why}\nA kit can be made for {', '.join(able)}, or for a profile of your own: see "
+        "docs/kit.md."
+    )
 
 
 class _Kit:
