@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 LEAST_BYTES = 256
 """Smaller tensors stay in their models."""
-PERIOD = 8 * 4093
-"""Below zip's window of 32 KB, whole in numbers of any type, and prime against channel counts."""
+PERIOD = 8 * 2039
+"""Half of the 32 KB that zip looks back, whole in numbers of any type, unlike any channel count."""
 ALIGNMENT = 4096
 """That of memory maps."""
 
