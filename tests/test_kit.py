@@ -161,7 +161,7 @@ def test_small_tensors_stay_in_their_models():
 
 
 def test_a_generic_device_needs_no_kit(tmp_path):
-    with pytest.raises(ConfigError, match="measure it here.*\n.*x86-epyc-avx512-ort-1t"):
+    with pytest.raises(ConfigError, match=r"measure it here.*\n.*x86-epyc-avx512-ort-1t"):
         written(tmp_path / "kit.zip", device=replace(BOARD, generic=True))
     assert not list(tmp_path.iterdir())
 
