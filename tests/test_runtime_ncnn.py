@@ -150,6 +150,25 @@ def test_a_damaged_conversion_is_refused_before_ncnn_reads_it(capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_ncnn_gets_the_options_that_were_asked_for(monkeypatch, threads):
+    ncnn, nets = Runtime().package(), []
+
+    def net():
+        nets.append(made())
+        return nets[-1]
+
+    made = ncnn.Net
+    monkeypatch.setattr(ncnn, "Net", net)
+    Runtime(threads).prepare(null_model(), (1,))
+    options = nets[0].opt
+    assert options.num_threads == threads
+    assert options.lightmode
+    half = [name for name in dir(options) if "16" in name]
+    assert half
+    assert not any(getattr(options, name) for name in half)
+
+
 def test_inputs_need_not_be_contiguous_and_are_not_written_to():
     x = np.arange(-6, 6, dtype=np.float32).reshape(12, 1)
     kept = x.copy()

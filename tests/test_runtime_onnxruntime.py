@@ -3,7 +3,7 @@
 import pytest
 
 from elastic_nas.errors import ConfigError, ElasticNasError
-from elastic_nas.latency.micromodels import block_model, null_model
+from elastic_nas.latency.micromodels import block_model
 from elastic_nas.measure import Protocol, measure
 from elastic_nas.network import Network
 from elastic_nas.runtimes.onnxruntime_cpu import Runtime

@@ -14,6 +14,7 @@ from elastic_nas.latency.micromodels import block_model, child_model, null_model
 from elastic_nas.machine import environment
 from elastic_nas.measure import Protocol, measure
 from elastic_nas.network import Network
+from elastic_nas.nn.onnx_writer import GraphWriter
 from elastic_nas.specs import spec_kinds
 from elastic_nas.specs.classifier import ClassifierSpec
 from elastic_nas.specs.conv import ConvSpec
@@ -116,6 +117,23 @@ def test_a_block_computes_what_onnx_runtime_computes(runtime, block):
     model, x = block_model(block, 0), features(block.input_shape)
     error = largest_error(runtime.run(model, x), reference(model, x))
     assert error < TOLERANCE[runtime.precision]
+
+
+def test_tensors_with_several_readers_are_computed_whole(plain):
+    """No fusion may swallow what something else reads."""
+    import torch
+
+    graph, conv = GraphWriter(), torch.nn.Conv2d(2, 2, 1)
+    with torch.no_grad():
+        conv.weight.copy_(torch.tensor([[1.0, -2.0], [0.5, 1.5]])[..., None, None])
+        conv.bias.copy_(torch.tensor([0.25, -0.75]))
+    y = graph.conv("conv", "input", conv)
+    y = graph.node("Add", "first", [y, graph.activation("relu", y, "relu")])
+    gate = graph.activation("gate", y, "sigmoid")
+    y = graph.node("Add", "second", [graph.node("Mul", "scaled", [y, gate]), gate])
+    model = graph.model((2, 3, 3), y, (2, 3, 3)).SerializeToString()
+    x = features((2, 3, 3))
+    assert largest_error(plain.run(model, x), reference(model, x)) < 1e-6
 
 
 def test_every_block_kind_is_tried():
