@@ -68,6 +68,7 @@ class Run:
         params: Limit = None,
         macs: Limit = None,
         size: Limit = None,
+        memory: Limit = None,
         evaluations: int | None = None,
         strategy: str | None = None,
     ) -> list[Answer]:
@@ -77,7 +78,7 @@ class Run:
             InfeasibleBudget: The smallest child breaks a budget.
             TableError: There is no latency table for the device yet.
         """
-        budgets = Budgets.of(latency, params, macs, size)
+        budgets = Budgets.of(latency, params, macs, size, memory)
         return pipeline.search(
             self._folder, device, budgets, evaluations=evaluations, strategy=strategy
         )
@@ -90,13 +91,14 @@ class Run:
         params: Limit = None,
         macs: Limit = None,
         size: Limit = None,
+        memory: Limit = None,
     ) -> Answer:
         """The best evaluated child whose latency bound and counts keep all budgets.
 
         Raises:
             InfeasibleBudget: There is none.
         """
-        budgets = Budgets.of(latency, params, macs, size)
+        budgets = Budgets.of(latency, params, macs, size, memory)
         return pipeline.query(self._folder, device, budgets)[0][0]
 
     def export(
@@ -108,6 +110,7 @@ class Run:
         params: Limit = None,
         macs: Limit = None,
         size: Limit = None,
+        memory: Limit = None,
         genotype: str | None = None,
     ) -> dict[str, Any]:
         """Write the best child within the budgets, or `genotype`, as a verified ONNX file.
@@ -120,7 +123,7 @@ class Run:
         """
         from elastic_nas import delivery
 
-        budgets = Budgets.of(latency, params, macs, size)
+        budgets = Budgets.of(latency, params, macs, size, memory)
         return delivery.export(
             self._folder, Path(out), device_name=device, budgets=budgets, genotype=genotype
         )

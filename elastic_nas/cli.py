@@ -22,6 +22,7 @@ from elastic_nas.options import (
     Latency,
     Level,
     Macs,
+    Memory,
     Params,
     Run,
     Size,
@@ -84,6 +85,7 @@ def search(  # noqa: PLR0913  one parameter an option
     params: Params = None,
     macs: Macs = None,
     size: Size = None,
+    memory: Memory = None,
     evaluations: Evaluations = None,
     strategy: Strategy = None,
     table: TableFile = None,
@@ -99,7 +101,7 @@ def search(  # noqa: PLR0913  one parameter an option
     front = pipeline.search(
         open_run(run),
         device,
-        Budgets.of(latency, params, macs, size),
+        Budgets.of(latency, params, macs, size, memory),
         evaluations=evaluations,
         strategy=strategy,
         table=table,
@@ -117,6 +119,7 @@ def query(  # noqa: PLR0913  one parameter an option
     params: Params = None,
     macs: Macs = None,
     size: Size = None,
+    memory: Memory = None,
     table: TableFile = None,
     level: Level = LEVEL,
     as_json: Json = False,
@@ -125,7 +128,7 @@ def query(  # noqa: PLR0913  one parameter an option
     from elastic_nas import pipeline
     from elastic_nas.runs import open_run
 
-    budgets = Budgets.of(latency, params, macs, size)
+    budgets = Budgets.of(latency, params, macs, size, memory)
     answers, target = pipeline.query(open_run(run), device, budgets, table=table, level=level)
     found = {
         **answers[0].plain(),
@@ -147,6 +150,7 @@ def export(  # noqa: PLR0913  one parameter an option
     params: Params = None,
     macs: Macs = None,
     size: Size = None,
+    memory: Memory = None,
     genotype: Annotated[
         str | None, typer.Option(metavar="G", help="This very child, such as 0,1,0.")
     ] = None,
@@ -160,7 +164,7 @@ def export(  # noqa: PLR0913  one parameter an option
     from elastic_nas import delivery
     from elastic_nas.runs import open_run
 
-    budgets = Budgets.of(latency, params, macs, size)
+    budgets = Budgets.of(latency, params, macs, size, memory)
     if genotype is None and (device is None or not budgets.limits()):
         raise ConfigError(
             "export needs --device and a budget such as --latency 5ms, or --genotype."

@@ -14,6 +14,9 @@ Latency = Annotated[str | None, typer.Option(metavar="TIME", help="Budget, such 
 Params = Annotated[str | None, typer.Option(metavar="N", help="Budget on parameters: 2M.")]
 Macs = Annotated[str | None, typer.Option(metavar="N", help="Budget on MACs: 300M.")]
 Size = Annotated[str | None, typer.Option(metavar="BYTES", help="Budget on the file: 4MB.")]
+Memory = Annotated[
+    str | None, typer.Option(metavar="BYTES", help="Budget on peak activations: 2MB.")
+]
 TableFile = Annotated[
     Path | None, typer.Option("--table", metavar="FILE", help="A latency table to use.")
 ]

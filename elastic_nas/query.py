@@ -53,6 +53,7 @@ class Answer:
         params: Number of learned numbers.
         macs: Multiply-accumulates at batch 1.
         size_bytes: Bytes of the deployed weights.
+        memory_bytes: Bytes of the activations that it needs at one time.
         notes: What weakens the latency figures, e.g. that the table is stale; often empty.
     """
 
@@ -67,6 +68,7 @@ class Answer:
     params: int
     macs: int
     size_bytes: int
+    memory_bytes: int
     notes: tuple[str, ...] = ()
 
     @property
@@ -138,7 +140,7 @@ def _answers(
 ) -> list[Answer]:
     predicted_ms, bound_ms = costs.predicted_ms(genotypes), costs.bound_ms(genotypes)
     params, macs = costs.params(genotypes), costs.macs(genotypes)
-    size_bytes = costs.size_bytes(genotypes)
+    size_bytes, memory_bytes = costs.size_bytes(genotypes), costs.memory_bytes(genotypes)
     return [
         Answer(
             genotype=row.genotype,
@@ -152,6 +154,7 @@ def _answers(
             params=round(params[i]),
             macs=round(macs[i]),
             size_bytes=round(size_bytes[i]),
+            memory_bytes=round(memory_bytes[i]),
             notes=notes(row.genotype),
         )
         for i, row in enumerate(rows)

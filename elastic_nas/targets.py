@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elastic_nas import additive, plugins
+from elastic_nas.additive import AdditiveCost
 from elastic_nas.budgets import Costs
 from elastic_nas.files import sha256_of
 from elastic_nas.genotype import Genotype
@@ -25,6 +26,7 @@ from elastic_nas.latency.table import LatencyTable
 from elastic_nas.machine import environment, signature
 from elastic_nas.network import Network
 from elastic_nas.runs import RunFolder
+from elastic_nas.specs import BlockSpec
 
 
 @dataclass(frozen=True)
@@ -146,10 +148,23 @@ def open_target(
         bound_ms=bound_ms,
         params=_as_floats(partial(additive.params, network)),
         macs=_as_floats(partial(additive.macs, network)),
-        size_bytes=_as_floats(partial(additive.file_bytes, network, precision=device.precision)),
-        memory_bytes=_as_floats(partial(additive.peak_activation_bytes, network)),
+        size_bytes=_as_floats(partial(additive.file_bytes, network)),
+        memory_bytes=_memory_bytes(network, content),
     )
     return Target(device, path, content, digest, predictor, measured, checked, costs)
+
+
+def _memory_bytes(
+    network: Network, table: LatencyTable
+) -> Callable[[NDArray[np.integer]], NDArray[np.float64]]:
+    """Peak activations: the largest block's, by the runtime's own counters where it has them."""
+
+    def of_block(spec: BlockSpec) -> float:
+        row = table.blocks.get(spec)
+        counted = None if row is None else row.memory_bytes
+        return spec.costs.peak_bytes if counted is None else counted
+
+    return AdditiveCost(network, of_block, np.maximum)
 
 
 def _measured(network: Network, device: Device, digest: str, run: RunFolder | None) -> Measured:

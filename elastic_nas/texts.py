@@ -120,6 +120,7 @@ def answer_table(answer: Answer, target: "Target", budgets: Budgets) -> str:
         ("params", format_count(answer.params)),
         ("MACs", format_count(answer.macs)),
         ("file", f"at most {format_size(answer.size_bytes)}"),
+        ("memory", f"{format_size(answer.memory_bytes)} of activations at one time"),
         ("resolution", f"{answer.settings['resolution']} px"),
         *(("note", note) for note in answer.notes),
     ]

@@ -8,10 +8,12 @@ from typing import Protocol as Interface
 
 from elastic_nas.errors import MeasurementRefused, SpeedMoved
 from elastic_nas.latency.speed import Speed, at_speed, check_move, speed_of
-from elastic_nas.measure import Protocol, Timing, measure
+from elastic_nas.measure import Protocol, Timing, environment, measure
 from elastic_nas.progress import say, track
 
-GROUP_BYTES = 1_500_000_000
+GROUP_BYTES = 4_000_000_000
+MEMORY_SHARE = 4
+"""A group takes so many bytes, or that part of the machine's memory where this is less."""
 BYTES_A_WEIGHT_BYTE = 3
 """A prepared model holds its weights about three times: file, session, repacked."""
 SESSION_BYTES = 1_000_000
@@ -181,12 +183,14 @@ def _silent(_: int) -> None:
 
 def _groups(jobs: list[Job], anchors: list[Job], most: int) -> Iterator[list[Job]]:
     """Jobs in their order, as many at a time as fit in memory beside the anchors."""
+    memory_mb = environment().get("memory_mb", 2 * GROUP_BYTES // 2**20)
+    most_bytes = min(GROUP_BYTES, memory_mb * 2**20 // MEMORY_SHARE)
     taken = sum(map(_bytes, anchors))
     most = max(1, most - len(anchors))
     group: list[Job] = []
     size = taken
     for job in jobs:
-        if len(group) == most or (group and size + _bytes(job) > GROUP_BYTES):
+        if len(group) == most or (group and size + _bytes(job) > most_bytes):
             yield group
             group, size = [], taken
         group.append(job)
