@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fake_latency import FakeRuntime, FakeStopwatch, true_ms
 
+from elastic_nas.energy import EnergyCounter
 from elastic_nas.errors import ConfigError, MeasurementRefused, TableError
 from elastic_nas.latency import bench as bench_module
 from elastic_nas.latency import drift, provenance
@@ -110,6 +111,20 @@ def test_the_table_is_written_read_and_reported(stopwatch, tmp_path):
     assert len(record["provenance"]["anchors"][NETWORK.identity]) == ANCHORS
     assert record["provenance"]["null_ms"] == pytest.approx(0.004, rel=0.05)
     assert "3% or 10 us" in record["protocol"]["filter"]
+
+
+def test_energy_is_told_where_it_is_counted(stopwatch, monkeypatch):
+    assert "energy:" not in report(made(), NETWORK)
+    monkeypatch.setattr(module, "counter", lambda gpu: EnergyCounter(lambda: 0.0, "a test's"))
+    monkeypatch.setattr(module, "millijoules_a_run", lambda run, counter: 2 * run())
+    table = made()
+    row = table.provenance["energy"][NETWORK.identity]
+    anchors = table.provenance["anchors"][NETWORK.identity]
+    expected = [2 * child_ms(NETWORK, tuple(anchor["genotype"])) for anchor in anchors]
+    assert list(row["millijoules"].values()) == pytest.approx(expected)
+    assert f"{min(expected):.3g} to {max(expected):.3g} mJ a run of 9 children (a test's)" in (
+        report(table, NETWORK)
+    )
 
 
 def test_a_second_run_measures_the_anchors_only(stopwatch):

@@ -156,9 +156,9 @@ class Bench:
     def _time_group(
         self, group: list[Job], anchors: Anchors, advance: Callable[[int], None]
     ) -> dict[str, Timing]:
-        runs = dict(anchors.runs(self._prepared))
+        runs = dict(anchors.runs(self.prepared))
         for job in group:
-            runs[job.name] = self._prepared(job)
+            runs[job.name] = self.prepared(job)
             advance(1)
         timings = self._measure(runs, advance)
         for _ in range(RETRIES):
@@ -167,7 +167,8 @@ class Bench:
                 timings |= self._measure({name: runs[name] for name in refused}, _silent)
         return timings
 
-    def _prepared(self, job: Job) -> Callable[[], object]:
+    def prepared(self, job: Job) -> Callable[[], object]:
+        """A function that runs the job's model once."""
         return self.runtime.prepare(job.build(), job.input_shape)
 
     def _measure(self, runs: Runs, advance: Callable[[int], None]) -> dict[str, Timing]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elastic_nas.additive import AdditiveCost
+from elastic_nas.energy import counter, millijoules_a_run
 from elastic_nas.errors import ConfigError
 from elastic_nas.genotype import Genotype
 from elastic_nas.latency.bench import Anchors, Bench, Job, TimedRuntime
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 CHILD_SECONDS = 0.4
 MAX_ROUNDS = 30
 """Rounds over whole children: as many as take about `CHILD_SECONDS` a child, up to these."""
+
+GPU_PROVIDERS = ("cuda", "tensorrt")
+"""Beginnings of the names of providers that run on an NVIDIA graphics card, in small letters."""
 
 Save = Callable[[LatencyTable], None]
 
@@ -102,6 +106,7 @@ def extend(table: LatencyTable, network: "Network", bench: Bench, save: Save, dr
         anchors.speeds.append(bench.speed("timing the anchors again", anchors))
         check_move(anchors.speeds[-1])
     _count_memory(plan, bench.runtime, table, draw.seed)
+    _count_energy(network, anchors, bench, table)
     table.models[network.identity] = fit_model(network, table)
     complete(table, network, visit.record(bench.device_s, anchors.speeds))
     save(table)
@@ -243,3 +248,19 @@ def _count_memory(plan: Plan, runtime: TimedRuntime, table: LatencyTable, seed: 
             memory_bytes = count(block_model(spec, seed), spec.input_shape)
             table.add_block(spec, replace(table.blocks[spec], memory_bytes=memory_bytes))
             progress.advance(1)
+
+
+def _count_energy(network: "Network", anchors: Anchors, bench: Bench, table: LatencyTable) -> None:
+    """Store what the anchors take, where the platform counts energy; nothing is estimated."""
+    provider = bench.runtime.describe()["provider"]
+    meter = counter(gpu=provider.lower().startswith(GPU_PROVIDERS))
+    known = table.provenance.setdefault("energy", {})
+    if meter is None or network.identity in known:
+        return
+    runs = anchors.runs(bench.prepared)
+    with track("counting energy", len(runs)) as progress:
+        rows = {}
+        for name, run in runs.items():
+            rows[name] = millijoules_a_run(run, meter)
+            progress.advance(1)
+    known[network.identity] = {"rule": meter.rule, "millijoules": rows}

@@ -40,6 +40,7 @@ def report(table: LatencyTable, network: "Network") -> str:
         f"model: {model.kind}; call overhead {table.provenance['null_ms'] * 1e3:.1f} us",
         *_quality_lines(model),
         bound_text(model),
+        *_energy_lines(table, network.identity),
     ]
     return "\n".join(lines)
 
@@ -65,6 +66,18 @@ def _quality_lines(model: FittedModel) -> list[str]:
         f"error on {model.n_calibrate} children it was not fitted on: {model.mape:.1%} on average "
         f"(measurement noise {floor}); {model.within_5:.0%} within 5 %, "
         f"{model.within_10:.0%} within 10 %; Kendall's tau {model.kendall_tau:.3f}"
+    ]
+
+
+def _energy_lines(table: LatencyTable, identity: str) -> list[str]:
+    """What the anchors took, where the platform counts energy."""
+    energy = table.provenance.get("energy", {}).get(identity)
+    known = [mj for mj in energy["millijoules"].values() if mj is not None] if energy else []
+    if not energy or not known:
+        return []
+    return [
+        f"energy: {min(known):.3g} to {max(known):.3g} mJ a run of {len(known)} children "
+        f"({energy['rule']})"
     ]
 
 
