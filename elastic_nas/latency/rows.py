@@ -143,12 +143,50 @@ def child_row(row: Any) -> ChildRow:
     return ChildRow(**{**row, "genotype": tuple(genotype), "round_ms": tuple(rounds)})
 
 
-def check_anchors(anchors: dict[str, Any]) -> None:
-    """Refuse anchor children that are not rows of classes, genotype and ms.
+def check_record(provenance: dict[str, Any]) -> None:
+    """Refuse a provenance whose anchors, spaces, visits or energy are not what they must be.
 
     Raises:
-        TableError: A row is something else.
+        TableError: One is something else.
     """
+    _check_anchors(provenance["anchors"])
+    spaces, visits = provenance.get("spaces", {}), provenance.get("visits", [])
+    if not isinstance(spaces, dict) or any(type(name) is not str for name in spaces.values()):
+        raise TableError("spaces must name a space for each hash.")
+    if not isinstance(visits, list) or not all(map(_is_visit, visits)):
+        raise TableError("visits must be records of profiling runs: date, device_s, speed, ...")
+    energy = provenance.get("energy", {})
+    if not isinstance(energy, dict) or not all(map(_is_energy, energy.values())):
+        raise TableError("energy must be a rule and millijoules for each hash.")
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < MAX_BYTES  # type: ignore[arg-type]
+
+
+def _is_visit(visit: Any) -> bool:
+    return (
+        isinstance(visit, dict)
+        and {"date", "device_s", "speed", "stolen_share"} <= visit.keys()
+        and type(visit["date"]) is str
+        and _is_number(visit["device_s"])
+        and isinstance(visit["speed"], list)
+        and all(map(_is_number, visit["speed"]))
+        and (visit["stolen_share"] is None or _is_number(visit["stolen_share"]))
+    )
+
+
+def _is_energy(energy: Any) -> bool:
+    return (
+        isinstance(energy, dict)
+        and energy.keys() == {"rule", "millijoules"}
+        and type(energy["rule"]) is str
+        and isinstance(energy["millijoules"], dict)
+        and all(mj is None or _is_number(mj) for mj in energy["millijoules"].values())
+    )
+
+
+def _check_anchors(anchors: dict[str, Any]) -> None:
     for rows in anchors.values():
         for row in rows if isinstance(rows, list) else [None]:
             if not isinstance(row, dict) or row.keys() != {"classes", "genotype", "ms"}:

@@ -16,7 +16,7 @@ from elastic_nas.errors import MissingEntries, TableError
 from elastic_nas.files import write_atomic
 from elastic_nas.latency.devices import Device
 from elastic_nas.latency.model import FittedModel
-from elastic_nas.latency.rows import BlockRow, ChildRow, block_row, check_anchors, child_row
+from elastic_nas.latency.rows import BlockRow, ChildRow, block_row, check_record, child_row
 from elastic_nas.machine import signature
 from elastic_nas.specs import BlockSpec
 from elastic_nas.specs.classifier import ClassifierSpec
@@ -258,7 +258,7 @@ def _from_json(parts: Any) -> LatencyTable:
         raise TableError(f"it must have exactly the parts {', '.join(sorted(keys))}: {differing}.")
     for part, needed in NEEDED.items():
         _check_part(part, parts[part], needed)
-    check_anchors(parts["provenance"]["anchors"])
+    check_record(parts["provenance"])
     if type(parts["precision"]) is not str:
         raise TableError("precision must be a word.")
     if not isinstance(parts["models"], dict) or not all(
