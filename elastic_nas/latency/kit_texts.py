@@ -35,6 +35,7 @@ echo "== plan"
 cat plan.json
 echo
 echo "== machine"
+date -u +%Y-%m-%dT%H:%M:%S+00:00
 uname -m
 uname -sr
 cat /proc/cpuinfo

@@ -54,8 +54,7 @@ def content_of(text: str) -> dict[str, Any]:
         "protocol": {"blocks": _protocol(plan, name, figures)},
         "runtime": {**plan["runtime"], "name": name, "provider": provider, "version": version},
         "filter": UNFILTERED,
-        "environment": _machine(named["machine"]),
-        "visits": [],
+        **_machine(named["machine"]),
         "groups": [{"rows": [_row(model, figures) for model in _models(plan)]}],
         "complete": "end" in named,
     }
@@ -89,17 +88,18 @@ def _row(model: dict[str, Any], figures: dict[str, list[list[Any]]]) -> dict[str
 
 
 def _machine(text: str) -> dict[str, Any]:
-    """``uname -m``, ``uname -sr`` and ``/proc/cpuinfo`` as an environment."""
-    arch, _, rest = text.partition("\n")
-    system, _, cpus = rest.partition("\n")
+    """``date``, ``uname -m``, ``uname -sr`` and ``/proc/cpuinfo``: environment and visit."""
+    date, arch, system, cpus = (*text.split("\n", 3), "", "", "", "")[:4]
     info = cpu_info(cpus)
-    return {
+    environment = {
         "arch": arch.strip(),
         "os": system.strip(),
         "cpu": cpu_name(info) or "unknown",
         "flags": vector_flags(info),
         "cores": max(1, len(re.findall(r"(?m)^processor\s*:", cpus))),
     }
+    untold: dict[str, Any] = {"device_s": 0.0, "seconds": 0.0, "before": {}, "after": {}}
+    return {"environment": environment, "visits": [{"date": date.strip(), **untold}]}
 
 
 def _round(name: str, title: str, output: str) -> list[Any]:
