@@ -188,7 +188,7 @@ def test_other_providers_may_not_fall_back(tmp_path):
 
 def test_facts_say_how_large_it_is(tmp_path):
     facts = module.write_kit(NETWORK, BOARD, Unchanged(), tmp_path / "kit.zip", DRAW)
-    assert facts["size_bytes"] == (tmp_path / "kit.zip").stat().st_size
+    assert facts["bytes"] == (tmp_path / "kit.zip").stat().st_size
     with ZipFile(tmp_path / "kit.zip") as file:
         assert facts["unpacked_bytes"] == sum(info.file_size for info in file.infolist())
         assert facts["models"] == sum(name.endswith(".onnx") for name in file.namelist())

@@ -443,6 +443,20 @@ def pythons():
     return [sys.executable, *([str(installed[-1])] if installed else [old] if old else [])]
 
 
+def test_anchors_tell_the_speed_of_every_round(measuring, monkeypatch):
+    seen = []
+
+    def fake(runs, protocol, owns_threads, advance):
+        seen.append(set(runs))
+        return {name: timing(1.0) for name in runs}
+
+    monkeypatch.setattr(kit_run, "measure", fake)
+    group = measuring.result["groups"][0]
+    group["rows"][-1]["rounds"] = []
+    measuring._measure_group(group)
+    assert seen == [{"a0", group["rows"][-1]["name"]}] * group["rounds"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("python", pythons())
 def test_a_fresh_environment_with_numpy_and_onnxruntime_only(fresh, tmp_path, python):

@@ -56,7 +56,7 @@ def write_kit(
         draw: How many whole children to measure, and which.
 
     Returns:
-        ``kit``, ``device``, ``space``, ``models``, ``size_bytes`` and ``unpacked_bytes``.
+        ``kit``, ``device``, ``space``, ``models``, ``bytes`` and ``unpacked_bytes``.
 
     Raises:
         ConfigError: The profile stands for any machine, or its runtime cannot be carried.
@@ -83,7 +83,7 @@ def write_kit(
         "device": device.name,
         "space": network.space_name,
         "models": kit.models,
-        "size_bytes": len(zipped),
+        "bytes": len(zipped),
         "unpacked_bytes": kit.unpacked,
     }
 
