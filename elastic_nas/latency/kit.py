@@ -28,12 +28,11 @@ from elastic_nas.latency.plan import Draw, Plan, guessed_ms, plan_for
 from elastic_nas.latency.profile import CHILD_SECONDS, MAX_ROUNDS, for_children
 from elastic_nas.measure import Protocol
 from elastic_nas.progress import track
+from elastic_nas.runtimes._runtime import INPUT_SEED
 
 if TYPE_CHECKING:
     from elastic_nas.network import Network
 
-INPUT_SEED = 7
-"""Of the fixed inputs, as in the runtimes."""
 CARRIED = ("measure.py", "machine.py", "kit_figures.py", "kit_device.py")
 """Files of this package that `run.py` imports."""
 NEEDS = {"numpy": "1.17", "onnxruntime": "1.17"}
