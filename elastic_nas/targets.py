@@ -4,7 +4,7 @@ Imports neither torch nor a runtime, so that a query is quick.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from elastic_nas import additive, plugins
 from elastic_nas.additive import AdditiveCost
 from elastic_nas.budgets import Costs
+from elastic_nas.errors import ConfigError
 from elastic_nas.files import sha256_of
 from elastic_nas.genotype import Genotype
 from elastic_nas.latency.bound import LEVEL
@@ -88,8 +89,35 @@ def _as_floats(count: Callable[[Any], NDArray[np.int64]]) -> Callable[[Any], NDA
 
 
 def runtime_of(device: Device) -> Any:
-    """The device's runtime plugin with its number of threads."""
-    return plugins.load("runtimes", device.runtime).Runtime(threads=device.threads)
+    """The device's runtime plugin with its threads, precision, provider and scheme.
+
+    The scheme of int8 is the device's own, so that a kit for another machine is right there.
+
+    Raises:
+        ConfigError: The runtime has no such precision, provider or scheme.
+    """
+    cls = plugins.load("runtimes", device.runtime).Runtime
+    given = {"provider": device.provider, "scheme": device.scheme}
+    known = {f.name for f in fields(cls)}
+    if "scheme" in known and device.precision == "int8" and device.cpu and not device.scheme:
+        facts = environment()
+        given["scheme"] = cls.scheme_for(
+            device.cpu.get("arch", facts["arch"]), device.cpu.get("flags", facts["flags"])
+        )
+    set_ = {key: value for key, value in given.items() if value}
+    if not set_.keys() <= known:
+        lacking = ", ".join(sorted(set_.keys() - known))
+        raise ConfigError(f"{device.name}: runtime {device.runtime} has no {lacking}.")
+    return cls(threads=device.threads, precision=device.precision, **set_)
+
+
+def missing_runtime(device: Device) -> str:
+    """Why the device's runtime cannot run here: what to install, or nothing."""
+    runtime = runtime_of(device)
+    if runtime.version:
+        return ""
+    install = f"pip install 'elastic-nas[{runtime.extra}]'" if runtime.extra else runtime.name
+    return f"needs {runtime.name}, which is not installed here ({install})"
 
 
 def this_machine(device: Device) -> dict[str, Any]:
@@ -130,7 +158,7 @@ def open_target(
     content = LatencyTable.read(path)
     content.check_fits(device)
     digest = sha256_of(path)
-    stale = content.stale(runtime_of(device).version, environment())
+    stale = missing_runtime(device) or content.stale(runtime_of(device).version, environment())
     checked = None if stale else read_speed(device.name, digest)
     measured = _measured(network, device, digest, run)
     predictor, broken = _predictor(network, content, stale, checked, level, measured)

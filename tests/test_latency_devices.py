@@ -5,6 +5,7 @@ import pytest
 from elastic_nas import plugins
 from elastic_nas.errors import ConfigError, TableError, UnknownName
 from elastic_nas.latency.devices import device_names, find_table, load_device, table_places
+from elastic_nas.targets import missing_runtime, runtime_of
 
 GOOD = """name: pi
 description: A board.
@@ -86,6 +87,10 @@ def test_unknown_names_get_a_hint():
         ((GOOD, "- a"), "must be a mapping"),
         ((GOOD, "{[a]: 1}"), "unknown key|not valid YAML"),
         ((GOOD, ""), "must be a mapping"),
+        (("A board.", "A board.\nlimits: {memory_kb: 0}"), "must be 1 kB or more"),
+        (("A board.", "A board.\nlimits: {memory: 3}"), "unknown key 'memory' in limits"),
+        (("A board.", "A board.\nlimits: [3]"), "limits of"),
+        (("A board.", "A board.\nprovider: 3"), "provider in .* must be text"),
     ],
 )
 def test_bad_profiles_are_refused(tmp_path, change, message):
@@ -120,3 +125,56 @@ def test_a_named_table_is_used_or_refused(tmp_path):
         find_table(device, table=tmp_path / "t.json")
     (tmp_path / "t.json").write_text("{}")
     assert find_table(device, table=tmp_path / "t.json") == tmp_path / "t.json"
+
+
+def test_a_profile_says_provider_scheme_and_limits(tmp_path):
+    text = GOOD.replace("fp32", "int8") + "scheme: S8S8\nlimits: {memory_kb: 512, flash_kb: 2048}\n"
+    device = load_device(written(tmp_path, text))
+    assert (device.scheme, device.provider) == ("S8S8", "")
+    assert device.limits == {"memory_kb": 512, "flash_kb": 2048}
+    assert runtime_of(device).scheme == "S8S8"
+    device = load_device(written(tmp_path, GOOD + "provider: CUDAExecutionProvider\n"))
+    assert runtime_of(device).provider == "CUDAExecutionProvider"
+
+
+@pytest.mark.parametrize(
+    ("cpu", "scheme"),
+    [
+        ("{arch: aarch64}", "S8S8"),
+        ("{arch: x86_64, flags: [avx2]}", "U8S8-reduced"),
+        ("{arch: x86_64, flags: [avx512_vnni]}", "U8S8"),
+    ],
+)
+def test_int8_models_follow_the_devices_cpu_not_this_machines(tmp_path, cpu, scheme):
+    text = GOOD.replace("fp32", "int8").replace(
+        "{arch: aarch64, name: part 0xd0b, flags: [asimd]}", cpu
+    )
+    assert runtime_of(load_device(written(tmp_path, text))).scheme == scheme
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("runtime: ncnn\nprovider: Vulkan", "no provider 'Vulkan'"),
+        ("runtime: ncnn\nscheme: S8S8", "runtime ncnn has no scheme"),
+        ("scheme: S8S8", "other precisions have none"),
+        ("runtime: openvino\nprecision: int8", "has no precision 'int8'"),
+    ],
+)
+def test_what_a_runtime_has_not_is_named(tmp_path, change, message):
+    keys = {line.partition(":")[0] for line in change.splitlines()}
+    kept = [line for line in GOOD.splitlines() if line.partition(":")[0] not in keys]
+    device = load_device(written(tmp_path, "\n".join([*kept, change]) + "\n"))
+    with pytest.raises(ConfigError, match=message):
+        runtime_of(device)
+
+
+def test_a_missing_runtime_says_what_to_install(tmp_path, monkeypatch):
+    from elastic_nas.runtimes import openvino
+
+    device = load_device("local-openvino-1t")
+    assert missing_runtime(load_device("local-ort-1t")) == ""
+    monkeypatch.setattr(openvino.Runtime, "version", "")
+    assert missing_runtime(device) == (
+        "needs openvino, which is not installed here (pip install 'elastic-nas[openvino]')"
+    )

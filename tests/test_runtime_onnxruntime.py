@@ -1,11 +1,16 @@
 """ONNX Runtime's own promises."""
 
+from collections import Counter
+
+import numpy as np
 import pytest
 
 from elastic_nas.errors import ConfigError, ElasticNasError
-from elastic_nas.latency.micromodels import block_model
+from elastic_nas.latency.micromodels import block_model, child_model, null_model
 from elastic_nas.measure import Protocol, measure
 from elastic_nas.network import Network
+from elastic_nas.runtimes._quantise import SCHEMES, quantise, scheme_for
+from elastic_nas.runtimes._runtime import fixed_input
 from elastic_nas.runtimes.onnxruntime_cpu import Runtime
 from elastic_nas.specs.classifier import ClassifierSpec
 
@@ -72,3 +77,181 @@ def test_micromodels_are_timed_for_real_and_leave_the_global_generator_alone():
     assert all(timing.contended_p90 > 0 for timing in timings.values())
     assert torch.equal(torch.random.get_rng_state(), state)
     assert block_model(specs[1], 3) == block_model(specs[1], 3) != block_model(specs[1], 4)
+
+
+# --- int8 ---------------------------------------------------------------------------------------
+
+NETWORK = Network("tiny:size=32,activation=relu", 10)
+
+
+def optimised(model: bytes, folder) -> Counter[str]:
+    """The operators that ONNX Runtime really runs."""
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    graph = onnx.load(folder / "optimised.onnx").graph
+    return Counter(node.op_type for node in graph.node)
+
+
+def int8_of(genotype, **options):
+    shape = NETWORK.blocks(genotype)[0].input_shape
+    model = child_model(NETWORK, genotype, 0)
+    return Runtime(precision="int8", **options).convert(model, shape)
+
+
+def test_int8_children_run_integer_kernels(tmp_path):
+    ran = optimised(int8_of(NETWORK.largest), tmp_path)
+    assert not {"Conv", "FusedConv", "Gemm", "Add"} & ran.keys()
+    assert ran["QLinearConv"] > 20
+    assert ran["QGemm"] == 1
+    assert ran["QuantizeLinear"] <= 1 + ran["HardSigmoid"]  # of the image, and after each gate
+    hswish = Network("tiny:size=32", 10)
+    model = child_model(hswish, hswish.largest, 0)
+    shape = hswish.blocks(hswish.largest)[0].input_shape
+    converted = Runtime(precision="int8").convert(model, shape)
+    import onnx
+
+    kinds = Counter(node.op_type for node in onnx.load_from_string(converted).graph.node)
+    assert kinds["HardSwish"] == onnx_count(model, "HardSwish")  # whole, as export will have it
+
+
+def onnx_count(model: bytes, kind: str) -> int:
+    import onnx
+
+    return sum(node.op_type == kind for node in onnx.load_from_string(model).graph.node)
+
+
+def test_int8_classifies_as_fp32_does():
+    genotype = NETWORK.largest
+    shape = NETWORK.blocks(genotype)[0].input_shape
+    model, x = child_model(NETWORK, genotype, 0), fixed_input(shape)
+    exact, rough = Runtime().run(model, x), Runtime(precision="int8").run(model, x)
+    assert np.corrcoef(exact.ravel(), rough.ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize(
+    ("arch", "flags", "scheme"),
+    [
+        ("x86_64", ["avx512f", "avx512_vnni"], "U8S8"),
+        ("x86_64", ["avx2", "avx_vnni"], "U8S8"),
+        ("x86_64", ["avx2"], "U8S8-reduced"),
+        ("aarch64", ["asimd", "asimddp"], "S8S8"),
+        ("arm64", [], "S8S8"),
+    ],
+)
+def test_the_scheme_follows_the_instructions(arch, flags, scheme):
+    assert scheme_for(arch, flags) == scheme
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_schemes_quantise_as_they_say(scheme):
+    import onnx
+    from onnx import TensorProto, numpy_helper
+
+    converted = onnx.load_from_string(int8_of(NETWORK.smallest, scheme=scheme))
+    values = {tensor.name: tensor for tensor in converted.graph.initializer}
+    activations = {
+        values[node.input[2]].data_type
+        for node in converted.graph.node
+        if node.op_type == "QuantizeLinear"
+    }
+    signed = scheme == "S8S8"
+    assert activations == {TensorProto.INT8 if signed else TensorProto.UINT8}
+    weights = [t for t in values.values() if t.data_type == TensorProto.INT8 and len(t.dims) == 4]
+    kernels = [numpy_helper.to_array(tensor) for tensor in weights]
+    assert kernels
+    largest = max(int(np.abs(kernel.astype(int)).max()) for kernel in kernels)
+    assert largest <= 64 if scheme == "U8S8-reduced" else 64 < largest <= 128
+
+
+def test_a_range_of_one_value_has_a_scale():
+    ranges = {"input": (0.0, 0.0), "logits": (0.0, 0.0)}
+    assert quantise(null_model(), ranges, "U8S8")
+
+
+def test_a_wrong_scheme_is_named():
+    with pytest.raises(ConfigError, match="U8S8, U8S8-reduced, S8S8"):
+        Runtime(precision="int8", scheme="U8U8")
+    with pytest.raises(ConfigError, match="other precisions have none"):
+        Runtime(scheme="U8S8")
+
+
+# --- providers ----------------------------------------------------------------------------------
+
+
+def test_a_provider_that_is_not_installed_is_named():
+    with pytest.raises(ConfigError, match=r"no TensorrtExecutionProvider; it has .*CPUExec"):
+        Runtime(provider="TensorrtExecutionProvider").prepare(null_model(), (1,))
+
+
+def test_a_provider_may_leave_nothing_to_the_cpu(monkeypatch):
+    """A stand-in for CUDA that falls back, as ONNX Runtime does without a word."""
+    import onnxruntime
+
+    made = {}
+
+    class Session:
+        def __init__(self, source, options, providers):
+            made.update(options=options, providers=providers)
+
+        def get_providers(self):
+            return ["CPUExecutionProvider"]
+
+    every = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: every)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    runtime = Runtime(provider="CUDAExecutionProvider")
+    with pytest.raises(ElasticNasError, match=r"runs the model on \['CPU.*, not CUDA"):
+        runtime.prepare(null_model(), (1,))
+    entry = made["options"].get_session_config_entry("session.disable_cpu_ep_fallback")
+    assert entry == "1"
+    assert made["providers"] == ["CUDAExecutionProvider"]
+    assert runtime.describe()["provider"] == "CUDAExecutionProvider"
+
+
+def test_nodes_that_fall_back_are_an_error(monkeypatch):
+    """The real session with a provider that takes no node of ours."""
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    if (
+        "AzureExecutionProvider"
+        not in onnxruntime.capi.onnxruntime_pybind11_state.get_available_providers()
+    ):
+        pytest.skip("this build has no provider that takes nothing")
+    real = onnxruntime.InferenceSession
+
+    def session(source, options, providers):
+        return real(source, options, providers=["AzureExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    with pytest.raises(ElasticNasError, match="fallback"):
+        Runtime(provider="CUDAExecutionProvider").prepare(null_model(), (1,))
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+def test_peak_activations_are_those_of_the_largest_block():
+    runtime = Runtime()
+    for genotype in (NETWORK.smallest, NETWORK.largest):
+        blocks = NETWORK.blocks(genotype)
+        whole = runtime.peak_activation_bytes(
+            child_model(NETWORK, genotype, 0), blocks[0].input_shape
+        )
+        parts = [
+            runtime.peak_activation_bytes(block_model(spec, 0), spec.input_shape)
+            for spec in dict.fromkeys(blocks)
+        ]
+        assert whole == pytest.approx(max(parts), rel=0.3)
+        assert max(parts) == pytest.approx(max(s.costs.peak_bytes for s in blocks), rel=0.3)
+
+
+def test_a_layer_holds_its_input_and_its_output():
+    spec = ClassifierSpec(4000, 1000)
+    counted = Runtime().peak_activation_bytes(block_model(spec, 0), spec.input_shape)
+    assert counted == pytest.approx(4 * (4000 + 1000), abs=256)

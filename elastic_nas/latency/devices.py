@@ -11,7 +11,7 @@ from elastic_nas.plugins import suggest
 from elastic_nas.yaml_file import read_yaml
 
 MAX_THREADS = 1024
-PRECISIONS = ("fp32",)
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 _FIELDS: dict[str, type] = {
     "name": str,
@@ -21,7 +21,9 @@ _FIELDS: dict[str, type] = {
     "precision": str,
     "generic": bool,
 }
+_OPTIONAL: dict[str, type] = {"provider": str, "scheme": str}
 _CPU_FIELDS: dict[str, type] = {"arch": str, "name": str, "flags": list}
+_LIMITS: dict[str, type] = {"memory_kb": int, "flash_kb": int}
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,12 @@ class Device:
         description: One line for people.
         runtime: A module of ``elastic_nas/runtimes/``, or a path.
         threads: Threads that the runtime may use.
-        precision: ``fp32``.
+        precision: One of `PRECISIONS`; the runtime must have it.
         generic: Whether it stands for whatever machine this is, so that no table can ship.
         cpu: For a specific device: ``arch``, part of the CPU's ``name``, vector ``flags`` it has.
+        provider: The runtime's execution provider; by default the CPU's.
+        scheme: How int8 models are quantised; by default what the CPU runs fast.
+        limits: ``memory_kb`` and ``flash_kb`` of a microcontroller or an NPU.
     """
 
     name: str
@@ -45,6 +50,9 @@ class Device:
     precision: str
     generic: bool
     cpu: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    provider: str = ""
+    scheme: str = ""
+    limits: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def mismatch(self, environment: Mapping[str, Any]) -> str:
         """Why a machine is not this device, or nothing.
@@ -132,10 +140,12 @@ def _shipped(folder: str, file: str) -> Path:
 
 def _read(path: Path) -> Device:
     values = read_yaml(path)
-    values = _checked(values, _FIELDS, f"{path}", optional=("cpu",))
+    values = _checked(values, _FIELDS, f"{path}", optional=("cpu", "limits", *_OPTIONAL))
+    limits = _checked(values.pop("limits", {}), {}, f"limits of {path}", optional=tuple(_LIMITS))
+    _check_types(limits, _LIMITS, f"limits of {path}")
     cpu = _checked(values.pop("cpu", {}), {}, f"cpu of {path}", optional=tuple(_CPU_FIELDS))
     _check_types(cpu, _CPU_FIELDS, f"cpu of {path}")
-    _check_types(values, _FIELDS, f"{path}")
+    _check_types(values, {**_FIELDS, **_OPTIONAL}, f"{path}")
     if any(type(flag) is not str for flag in cpu.get("flags", ())):
         raise ConfigError(f"cpu flags of {path} must be a list of words.")
     if values["name"] != path.stem:
@@ -144,7 +154,9 @@ def _read(path: Path) -> Device:
         raise ConfigError(f"threads of {path} must be 1 to {MAX_THREADS}.")
     if values["precision"] not in PRECISIONS:
         raise ConfigError(f"precision of {path} must be one of {', '.join(PRECISIONS)}.")
-    return Device(**values, cpu=cpu)
+    if any(limit < 1 for limit in limits.values()):
+        raise ConfigError(f"limits of {path} must be 1 kB or more.")
+    return Device(**values, cpu=cpu, limits=limits)
 
 
 def _checked(

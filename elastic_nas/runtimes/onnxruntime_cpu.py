@@ -1,6 +1,6 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime, fp32 and int8: on the CPU, or with another of its execution providers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,91 +9,146 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elastic_nas.errors import ConfigError, ElasticNasError
+from elastic_nas.machine import environment
+from elastic_nas.runtimes._memory import peak_activation_bytes
+from elastic_nas.runtimes._quantise import SCHEMES, quantise, ranges_of, scheme_for
+from elastic_nas.runtimes._runtime import PackagedRuntime, fixed_input, model_bytes
 
-MAX_THREADS = 1024
 ERRORS_ONLY = 3
-INPUT_SEED = 7
+CPU = "CPUExecutionProvider"
 
 
 @dataclass(frozen=True)
-class Runtime:
-    """Runs ONNX models one at a time with an explicit number of threads.
+class Runtime(PackagedRuntime):
+    """Runs ONNX models with an explicit number of threads.
+
+    Providers other than the CPU's follow ONNX Runtime's documentation and are **untested**. One
+    that is not installed, or that would leave a part of the model to the CPU, is an error.
 
     Attributes:
-        threads: Threads inside an operator; there are none between operators.
+        scheme: Of int8, one of `_quantise.SCHEMES`; by default what this machine's CPU runs fast.
     """
 
-    threads: int = 1
+    provider: str = CPU
+    scheme: str = ""
 
     name: ClassVar[str] = "onnxruntime"
-    provider: ClassVar[str] = "CPUExecutionProvider"
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "int8")
+    providers: ClassVar[tuple[str, ...]] = (
+        CPU,
+        "CUDAExecutionProvider",
+        "TensorrtExecutionProvider",
+        "CoreMLExecutionProvider",
+        "XnnpackExecutionProvider",
+        "QNNExecutionProvider",
+        "NnapiExecutionProvider",
+    )
     graph_optimization: ClassVar[str] = "all"
+    scheme_for: ClassVar[Callable[[str, Iterable[str]], str]] = staticmethod(scheme_for)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.threads <= MAX_THREADS:
-            raise ConfigError(f"threads must be 1 to {MAX_THREADS}, got {self.threads}.")
+        super().__post_init__()
+        if self.scheme and (self.precision != "int8" or self.scheme not in SCHEMES):
+            raise ConfigError(
+                f"scheme {self.scheme!r} is none of int8's: {', '.join(SCHEMES)}; other precisions "
+                "have none."
+            )
 
     @property
     def version(self) -> str:
-        """Release of the installed ONNX Runtime, without importing it."""
+        """Release of the installed ONNX Runtime, whatever its build is called; nothing without."""
         from importlib.metadata import PackageNotFoundError, version
 
+        for build in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-qnn", "onnxruntime-openvino"):
+            try:
+                return version(build)
+            except PackageNotFoundError:
+                continue
+        return ""
+
+    def convert(self, model: bytes, input_shape: tuple[int, ...]) -> bytes:
+        """The same model, or its int8 form with ranges from one run on a fixed random input."""
+        if self.precision == "fp32":
+            return model
+        facts = environment()
+        scheme = self.scheme or scheme_for(facts["arch"], facts["flags"])
         try:
-            return version("onnxruntime")
-        except PackageNotFoundError:  # another build, such as onnxruntime-gpu
-            import onnxruntime
+            return quantise(model, ranges_of(model, fixed_input(input_shape)), scheme)
+        except Exception as error:  # neither library's errors share a base class
+            raise self.refusal(error) from error
 
-            return str(onnxruntime.__version__)
-
-    @property
-    def owns_threads(self) -> bool:
-        """Whether work happens outside the calling thread."""
-        return self.threads > 1
-
-    def describe(self) -> dict[str, Any]:
-        """What identifies this runtime, as stored in a latency table."""
-        return {
-            "name": self.name,
-            "version": self.version,
-            "provider": self.provider,
-            "threads": self.threads,
-            "graph_optimization": self.graph_optimization,
-        }
-
-    def prepare(self, model: bytes, input_shape: tuple[int, ...]) -> Callable[[], object]:
-        """A function that runs the model once, at batch 1, on a fixed random input.
-
-        Args:
-            model: A serialised ONNX model with one input.
-            input_shape: Without the batch. Three channels get pixels of 0-255, everything else
-                (a block's features) numbers from a unit normal.
+    def load(self, converted: bytes, input_shape: tuple[int, ...]) -> Callable[[], object]:
+        """A function that runs a model once, at batch 1, on a fixed random input.
 
         Raises:
-            ElasticNasError: ONNX Runtime refuses the model or does not run it on the CPU.
+            ElasticNasError: ONNX Runtime refuses the model, or leaves some of it to the CPU.
         """
-        session = self._session(model)
-        rng = np.random.default_rng(INPUT_SEED)
-        shape = (1, *input_shape)
-        x = rng.uniform(0, 255, shape) if input_shape[0] == 3 else rng.standard_normal(shape)
-        feed = {session.get_inputs()[0].name: x.astype(np.float32)}
+        session = self._session(converted)
+        feed = {session.get_inputs()[0].name: fixed_input(input_shape)}
         return lambda: session.run(None, feed)
 
     def run(self, model: bytes | Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The first output of a model for the batch `x`.
+        """The first output of an fp32 ONNX model, converted, for the batch `x`.
 
         Raises:
             ElasticNasError: ONNX Runtime refuses the model or the input.
         """
-        session = self._session(model)
+        source = model
+        if self.precision != "fp32":
+            content = model_bytes(model)
+            source = self.convert(content, self._input_shape(content))
+        session = self._session(source)
         try:
             outputs = session.run(None, {session.get_inputs()[0].name: x})
         except Exception as error:
-            raise ElasticNasError(f"ONNX Runtime cannot run the model: {error}.") from error
+            raise ElasticNasError(f"onnxruntime cannot run the model: {error}.") from error
         return np.asarray(outputs[0])
 
-    def _session(self, model: bytes | Path) -> Any:
-        import onnxruntime
+    def _input_shape(self, model: bytes) -> tuple[int, ...]:
+        """Of an ONNX model's input, without the batch."""
+        import onnx
 
+        try:
+            (source,) = onnx.load_from_string(model).graph.input
+        except Exception as error:  # protobuf's and unpacking's
+            raise self.refusal("it is no ONNX model with one input") from error
+        return tuple(dim.dim_value for dim in source.type.tensor_type.shape.dim[1:])
+
+    def peak_activation_bytes(self, model: bytes, input_shape: tuple[int, ...]) -> int | None:
+        """The most that an fp32 model's activations take at one time, at batch 1, once converted.
+
+        Returns:
+            Bytes by the runtime's own counters; None for a provider that has none.
+        """
+        if self.provider != CPU:
+            return None
+        onnxruntime, converted = self.package(), self.convert(model, input_shape)
+        options = self._options(onnxruntime)
+        return peak_activation_bytes(converted, fixed_input(input_shape), options, self._made)
+
+    def _made(self, source: bytes | str, options: Any) -> Any:
+        try:
+            return self.package().InferenceSession(source, options, providers=[self.provider])
+        except Exception as error:  # its exceptions share no base class
+            raise self.refusal(error) from error
+
+    def _session(self, model: bytes | Path) -> Any:
+        onnxruntime = self.package()
+        available = onnxruntime.get_available_providers()
+        if self.provider not in available:
+            raise ConfigError(
+                f"this onnxruntime has no {self.provider}; it has {', '.join(available)}. Install "
+                "the build that has it, or take another device."
+            )
+        source = model if isinstance(model, bytes) else str(model)
+        session = self._made(source, self._options(onnxruntime))
+        if session.get_providers()[0] != self.provider:
+            raise ElasticNasError(
+                f"onnxruntime runs the model on {session.get_providers()}, not {self.provider}."
+            )
+        return session
+
+    def _options(self, onnxruntime: Any) -> Any:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
@@ -101,13 +156,6 @@ class Runtime:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = ERRORS_ONLY
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        source = model if isinstance(model, bytes) else str(model)
-        try:
-            session = onnxruntime.InferenceSession(source, options, providers=[self.provider])
-        except Exception as error:  # its exceptions share no base class
-            raise ElasticNasError(f"ONNX Runtime refuses the model: {error}.") from error
-        if session.get_providers() != [self.provider]:
-            raise ElasticNasError(
-                f"ONNX Runtime runs the model on {session.get_providers()}, not {self.provider}."
-            )
-        return session
+        if self.provider != CPU:  # a figure of two processors would be one of neither
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        return options
