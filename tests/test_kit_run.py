@@ -337,10 +337,10 @@ def test_groups_fit_in_memory_beside_the_anchors():
         "blocks": [model(f"b{i}") for i in range(200)],
         "children": [model(f"c{i}", 10_000_000) for i in range(5)] + [model("huge", 10**9)],
     }
-    groups = grouped(plan, 70_000_000)
+    groups = grouped(plan, 110_000_000)
     sizes = [(group["part"], group["rounds"], len(group["rows"])) for group in groups]
     assert sizes == [
-        *[("blocks", 6, 50)] * 4, ("blocks", 6, 5),
+        *[("blocks", 6, 20)] * 10, ("blocks", 6, 11),
         ("children", 3, 3), ("children", 3, 3), ("children", 3, 2), ("children", 3, 2),
     ]  # fmt: skip
     assert all(group["rows"][0]["name"] == "a0" for group in groups)
