@@ -129,8 +129,7 @@ def import_file(
     Raises:
         TableError: The file cannot be trusted, or is of another device or space.
     """
-    from elastic_nas.latency.fitting import fit_model
-    from elastic_nas.latency.imports import import_table
+    from elastic_nas.latency.imports import import_table, model_for
     from elastic_nas.latency.kit_result import is_result, read_result
     from elastic_nas.latency.kit_table import table_from
 
@@ -148,7 +147,7 @@ def import_file(
         known = scope.known(device)
         if known is not None:
             table = known.merge(table)
-            table.models[network.identity] = fit_model(network, table)
+            table.models[network.identity] = model_for(network, table)
         table.write(path)
         report = _finish(table, network, path)
     return path, f"{notes}\n{report}" if notes else report

@@ -79,6 +79,8 @@ class Target:
             notes.append(f"stale table: {self.predictor.stale}; its bounds are no promise here")
         if self.predictor.unfitted:
             notes.append("bare sums of the table's entries: no children were measured, no bound")
+        elif self.predictor.unbounded:
+            notes.append("no children to take a bound on: the prediction stands in its place")
         if self.predictor.interpolated:
             notes.append("the classifier's latency is interpolated between measured sizes")
         return tuple(notes)

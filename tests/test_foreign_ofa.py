@@ -262,7 +262,8 @@ def test_ratios_are_read_as_ratios(proxyless, tmp_path):
     ms = Predictor(proxyless, table).predict_ms([proxyless.smallest, proxyless.largest])
     ends = 1 + 2 + 3 + 4
     assert ms.tolist() == pytest.approx([ends + 33, ends + 65 + 605])
-    assert next(iter(table.blocks.values())).n == 1
+    row = next(iter(table.blocks.values()))
+    assert (row.p10, row.p90, row.contended_p90, row.n, row.accept) == (None,) * 5
 
 
 def test_a_rounded_width_is_no_ratio(tmp_path):

@@ -174,7 +174,7 @@ def _summed(figures: Sequence[Figure]) -> Figure:
 
 
 def _block_row(figure: Figure) -> BlockRow:
-    return BlockRow(figure.ms, figure.ms, figure.ms, figure.ms, figure.n or 1, 1.0)
+    return BlockRow(figure.ms, None, None, None, figure.n, None)
 
 
 def _read_children(path: Path, network: "Network") -> list[ChildRow]:
@@ -187,8 +187,8 @@ def _read_children(path: Path, network: "Network") -> list[ChildRow]:
             genotype = parse_genotype(network.dims, row.get("genotype", ""))
         except GenotypeError as error:
             raise TableError(f"{place}: {error}") from error
-        n = cell_count(row, "n", place) if "n" in row else 1
-        figures = (ms, ms, ms, ms, n, 1.0)
+        n = cell_count(row, "n", place) if "n" in row else None
+        figures = (ms, None, None, None, n, None)
         rows.append(ChildRow(network.identity, network.classes, genotype, role, *figures, (ms,)))
     if len({row.genotype for row in rows}) < len(rows):
         raise TableError(f"{path}: a child stands there twice.")

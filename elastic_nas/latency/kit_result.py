@@ -11,7 +11,7 @@ from elastic_nas.genotype import Genotype
 from elastic_nas.kit_figures import RESULT, digest, merged
 from elastic_nas.latency.perf_output import content_of, is_output
 from elastic_nas.latency.rows import MAX_CHOICES, MAX_DIMENSION, MAX_MS
-from elastic_nas.latency.table import MAX_BYTES
+from elastic_nas.latency.table_parts import MAX_BYTES
 from elastic_nas.measure import Protocol, Timing
 from elastic_nas.specs import BlockSpec, spec_from_key
 

@@ -91,6 +91,11 @@ class Predictor:
         """Whether predictions are bare sums of the table's entries, which are biased."""
         return self.model.kind == RAW
 
+    @property
+    def unbounded(self) -> bool:
+        """Whether no child was measured that a bound could be taken on."""
+        return not self.model.ratios
+
     def predict_ms(self, genotypes: NDArray[np.integer]) -> Floats:
         """Predicted latencies, which half of the children exceed: (n, genes) to (n,), in ms.
 
@@ -103,13 +108,13 @@ class Predictor:
         """Latencies that a share `level` of random children do not exceed: (n, genes) to (n,).
 
         In ms. Look at `promise`: where the table is stale, this is an estimate; where it is
-        `unfitted`, the prediction itself.
+        `unbounded`, the prediction itself.
 
         Raises:
             TableError: Too few children were measured to state a bound.
             GenotypeError: The genotypes do not fit the network.
         """
-        if self.unfitted:
+        if self.unbounded:
             return self.predict_ms(genotypes)
         if self._factor is None:
             raise TableError(

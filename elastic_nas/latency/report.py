@@ -26,7 +26,9 @@ def report(table: LatencyTable, network: "Network") -> str:
         )
     model = table.models[network.identity]
     children = [row for row in table.children if row.space == network.identity]
-    accepts = [r.accept for r in table.blocks.values()] + [r.accept for r in children]
+    told = [r.accept for r in table.blocks.values()] + [r.accept for r in children]
+    accepts = [share for share in told if share is not None]
+    undisturbed = f"{fmean(accepts):.0%}" if accepts else "an unknown share"
     runtime = table.runtime
     wanted = dict.fromkeys(spec for unit in network.units for spec in unit.specs())
     covered = len(wanted) - len(table.missing(wanted))
@@ -35,11 +37,12 @@ def report(table: LatencyTable, network: "Network") -> str:
         f"{runtime['threads']} thread(s), on {table.device['cpu']}",
         f"{network.space_name}: {covered} of {len(wanted)} blocks covered; {len(children)} "
         f"children ({model.n_fit} to fit, {model.n_calibrate} to calibrate)",
-        f"{fmean(accepts):.0%} of samples undisturbed; "
+        f"{undisturbed} of samples undisturbed; "
         f"{table.provenance.get('device_s', 0):.0f} s of timing{_speed_text(table)}",
         f"model: {model.kind}; call overhead {table.provenance['null_ms'] * 1e3:.1f} us",
         *_quality_lines(model),
         bound_text(model),
+        *(f"imported from {origin}" for origin in table.provenance.get("imported", [])),
         *_energy_lines(table, network.identity),
     ]
     return "\n".join(lines)

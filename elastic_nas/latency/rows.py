@@ -19,16 +19,18 @@ ROLES = ("fit", "calibrate", "verify")
 class BlockRow:
     """What a block takes alone; most fields are those of `measure.Timing`, in milliseconds.
 
+    All but `ms` may be None: a table that was imported does not tell them.
+
     Attributes:
         memory_bytes: Its peak activations, where the runtime counts them.
     """
 
     ms: float
-    p10: float
-    p90: float
-    contended_p90: float
-    n: int
-    accept: float
+    p10: float | None
+    p90: float | None
+    contended_p90: float | None
+    n: int | None
+    accept: float | None
     memory_bytes: int | None = None
 
     @staticmethod
@@ -39,7 +41,7 @@ class BlockRow:
 
 @dataclass(frozen=True, slots=True)
 class ChildRow:
-    """What a whole child takes.
+    """What a whole child takes; what an imported table does not tell is None.
 
     Attributes:
         space: `Network.identity`.
@@ -54,11 +56,11 @@ class ChildRow:
     genotype: Genotype
     role: str
     ms: float
-    p10: float
-    p90: float
-    contended_p90: float
-    n: int
-    accept: float
+    p10: float | None
+    p90: float | None
+    contended_p90: float | None
+    n: int | None
+    accept: float | None
     round_ms: tuple[float, ...]
 
     @staticmethod
@@ -73,12 +75,12 @@ class ChildRow:
         """The timing that the row was made of, as far as it is kept."""
         return Timing(
             ms=self.ms,
-            p10=self.p10,
+            p10=self.p10 or self.ms,
             p50=self.ms,
-            p90=self.p90,
-            contended_p90=self.contended_p90,
-            n=self.n,
-            accept=self.accept,
+            p90=self.p90 or self.ms,
+            contended_p90=self.contended_p90 or self.ms,
+            n=self.n or 0,
+            accept=self.accept or 0.0,
             round_ms=list(self.round_ms),
         )
 
@@ -205,14 +207,16 @@ def _check_genotype(genotype: object) -> None:
 
 
 def _check_figures(row: dict[str, Any]) -> None:
-    for key in ("ms", "p10", "p90", "contended_p90"):
-        _check_ms(row[key])
-    accept = row["accept"]
-    if type(row["n"]) is not int or not 1 <= row["n"] < MAX_DIMENSION:
-        raise TableError("n must be a whole number of 1 or more.")
-    if type(accept) not in (int, float) or not 0 < accept <= 1:
-        raise TableError("accept must be more than 0 and at most 1.")
-    if row["p10"] > row["p90"]:
+    _check_ms(row["ms"])
+    for key in ("p10", "p90", "contended_p90"):
+        if row[key] is not None:
+            _check_ms(row[key])
+    accept, n, p10, p90 = (row[key] for key in ("accept", "n", "p10", "p90"))
+    if n is not None and (type(n) is not int or not 1 <= n < MAX_DIMENSION):
+        raise TableError("n must be a whole number of 1 or more, or null.")
+    if accept is not None and (type(accept) not in (int, float) or not 0 < accept <= 1):
+        raise TableError("accept must be more than 0 and at most 1, or null.")
+    if p10 is not None and p90 is not None and p10 > p90:
         raise TableError("p10 is larger than p90.")
 
 

@@ -17,19 +17,12 @@ from elastic_nas.files import write_atomic
 from elastic_nas.latency.devices import Device
 from elastic_nas.latency.model import FittedModel
 from elastic_nas.latency.rows import BlockRow, ChildRow, block_row, check_record, child_row
+from elastic_nas.latency.table_parts import NEEDED, check_part, load_json
 from elastic_nas.machine import signature
 from elastic_nas.specs import BlockSpec
 from elastic_nas.specs.classifier import ClassifierSpec
 
 SCHEMA = "elastic-latency/2"
-MAX_BYTES = 64 * 2**20
-NEEDED: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "device": {"name": str, "arch": str, "cpu": str, "cores": int, "os": str},
-    "runtime": {"name": str, "version": str, "provider": str, "threads": int},
-    "protocol": {"warmup": int, "rounds": int, "filter": str, "statistic": str, "seed": int},
-    "provenance": {"date": str, "commit": str, "null_ms": (int, float), "anchors": dict},
-}
-"""What the free-form parts of a table hold at least."""
 
 
 @dataclass
@@ -64,7 +57,7 @@ class LatencyTable:
             TableError: The file is missing, too large, or not a sound table.
         """
         try:
-            return _from_json(_load(path))
+            return _from_json(load_json(path))
         except TableError as error:
             raise TableError(f"{path} is no usable latency table: {str(error)[:500]}") from error
 
@@ -110,6 +103,8 @@ class LatencyTable:
             environment: Of this machine.
         """
         if self.runtime["version"] != version:
+            if self.runtime["version"] == "imported":
+                return "imported, and what its figures were measured with is unknown"
             return f"measured with {self.runtime['name']} {self.runtime['version']}, not {version}"
         mine = signature({"flags": [], **self.device})
         here = signature(dict(environment))
@@ -208,7 +203,10 @@ class LatencyTable:
                     key: {**self.provenance.get(key, {}), **other.provenance.get(key, {})}
                     for key in ("anchors", "spaces")
                 },
-                "visits": [*self.provenance.get("visits", []), *other.provenance.get("visits", [])],
+                **{
+                    key: [*self.provenance.get(key, []), *other.provenance.get(key, [])]
+                    for key in ("visits", "imported")
+                },
             },
             blocks={**other.blocks, **self.blocks},
             children=list(rows.values()),
@@ -225,30 +223,6 @@ def _lines(parts: Mapping[str, Any]) -> Iterable[str]:
             yield f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}"
 
 
-def _load(path: Path) -> Any:
-    """The JSON value in a file, without duplicate keys."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise TableError(f"it is larger than {MAX_BYTES // 2**20} MB.")
-        text = path.read_text(encoding="utf-8")
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
-    except OSError as error:
-        raise TableError(f"it cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise TableError(f"it is not valid JSON: {error}.") from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a key stands there twice")
-    return values
-
-
-def _refuse(text: str) -> None:
-    raise ValueError(f"{text} is not a number that may stand here")
-
-
 def _from_json(parts: Any) -> LatencyTable:
     keys = {"schema", *NEEDED, "precision", "blocks", "children", "models"}
     if not isinstance(parts, dict) or parts.get("schema") != SCHEMA:
@@ -257,7 +231,7 @@ def _from_json(parts: Any) -> LatencyTable:
         differing = ", ".join(sorted(keys ^ set(parts)))
         raise TableError(f"it must have exactly the parts {', '.join(sorted(keys))}: {differing}.")
     for part, needed in NEEDED.items():
-        _check_part(part, parts[part], needed)
+        check_part(part, parts[part], needed)
     check_record(parts["provenance"])
     if type(parts["precision"]) is not str:
         raise TableError("precision must be a word.")
@@ -275,26 +249,3 @@ def _from_json(parts: Any) -> LatencyTable:
         children=[child_row(row) for row in parts["children"]],
         models={key: FittedModel.from_json(value) for key, value in parts["models"].items()},
     )
-
-
-def _check_part(name: str, part: Any, needed: Mapping[str, type | tuple[type, ...]]) -> None:
-    if not isinstance(part, dict):
-        raise TableError(f"its {name} must be a mapping.")
-    for key, kind in needed.items():
-        if not isinstance(part.get(key), kind) or isinstance(part.get(key), bool):
-            raise TableError(f"its {name} lacks {key!r}, or that is not of the right type.")
-    flags = part.get("flags", [])
-    if not isinstance(flags, list) or any(type(flag) is not str for flag in flags):
-        raise TableError("flags must be a list of words.")
-    _check_finite(part, name, depth=8)
-
-
-def _check_finite(value: Any, where: str, depth: int) -> None:
-    """Refuse infinite and absurd numbers and deep nesting."""
-    if isinstance(value, dict | list):
-        if depth == 0:
-            raise TableError(f"its {where} is nested too deeply.")
-        for item in value.values() if isinstance(value, dict) else value:
-            _check_finite(item, where, depth - 1)
-    elif isinstance(value, int | float) and not -1e18 < value < 1e18:
-        raise TableError(f"its {where} holds a number that cannot be.")
