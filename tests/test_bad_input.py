@@ -28,7 +28,7 @@ def test_names_that_do_not_exist_are_answered_with_near_ones(run, tmp_path):
         (("describe", "tiny", "--classes", "0"), "classes must be 2 to"),
         (("list", "device"), "did you mean 'devices'?"),
         (("list", "devices", "--run", run.with_name("rum")), "did you mean 'run'?"),
-        (("query", run, "--device", "local"), "did you mean 'local-ort-1t'?"),
+        (("query", run, "--device", "local-ort1t"), "did you mean 'local-ort-1t'?"),
         (("query", run, "--device", "nowhere.yaml"), "no file 'nowhere.yaml'"),
         (("query", run.with_name("ran"), *BUDGET), "did you mean 'run'?"),
         (("query", tmp_path, *BUDGET), "holds no run"),

@@ -29,8 +29,8 @@ def outside(*arguments: object, folder: Path | None = None) -> subprocess.Comple
 
 def test_every_command_has_a_help_text_of_readable_width():
     assert set(COMMANDS) == {
-        "demo", "train", "profile", "kit", "search", "query", "export", "verify", "describe", "predict",
-        "list", "import-ofa", "train-child",
+        "demo", "train", "profile", "kit", "search", "query", "export", "verify", "describe",
+        "predict", "list", "import-ofa", "train-child",
     }  # fmt: skip
     for name, command in COMMANDS.items():
         text = done(name, "--help")
