@@ -147,7 +147,8 @@ def _latency(
     }
     if target is None:
         return facts
-    facts["table_sha256"], facts["notes"] = target.table_sha256, list(target.notes)
+    facts["table_sha256"] = target.table_sha256
+    facts["notes"] = [*target.notes, *target.remarks]
     if not target.is_here:
         facts["note"] = f"not measured on {target.device.name}: this machine is another"
         return facts

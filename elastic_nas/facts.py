@@ -184,12 +184,16 @@ def listing(kind: str, run: Path | None) -> dict[str, Any]:
 
 def _devices(run: Path | None) -> list[dict[str, Any]]:
     from elastic_nas.latency.devices import device_names, load_device, table_places
+    from elastic_nas.machine import environment
 
     rows = []
     for name in device_names():
         device = load_device(name)
         found = [str(place) for place in table_places(device, run) if place.is_file()]
-        make = f"no table yet; make one: elastic-nas profile {name} --space SPACE"
+        elsewhere = device.mismatch(environment())
+        make = "no table yet; make one: elastic-nas " + (
+            f"kit --device {name} --space SPACE" if elsewhere else f"profile {name} --space SPACE"
+        )
         rows.append(
             {
                 "name": name,

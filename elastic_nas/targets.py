@@ -85,6 +85,15 @@ class Target:
             notes.append("the classifier's latency is interpolated between measured sizes")
         return tuple(notes)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What does not weaken the figures, but must be known: files are fp32 on every device."""
+        device = self.device
+        if device.precision == "fp32":
+            return ()
+        what = f"its {device.precision} form, as {device.runtime} converts it"
+        return (f"the exported file is fp32; the latency is that of {what}",)
+
 
 def _as_floats(count: Callable[[Any], NDArray[np.int64]]) -> Callable[[Any], NDArray[np.float64]]:
     return lambda genotypes: count(genotypes).astype(np.float64)

@@ -122,7 +122,7 @@ def answer_table(answer: Answer, target: "Target", budgets: Budgets) -> str:
         ("file", f"at most {format_size(answer.size_bytes)}"),
         ("memory", f"{format_size(answer.memory_bytes)} of activations at one time"),
         ("resolution", f"{answer.settings['resolution']} px"),
-        *(("note", note) for note in answer.notes),
+        *(("note", note) for note in (*answer.notes, *target.remarks)),
     ]
     return columns(rows)
 
@@ -269,7 +269,8 @@ def check_table(facts: dict[str, Any]) -> str:
 def kit_text(facts: dict[str, Any]) -> str:
     """What to do with a kit."""
     return (
-        f"{facts['kit']}: {facts['models']} models, {format_size(facts['bytes'])}\n"
+        f"{facts['kit']}: {facts['models']} models, {format_size(facts['bytes'])}, "
+        f"{format_size(facts['unpacked_bytes'])} unpacked\n"
         f"On the device: unzip it, then python run.py (needs numpy and onnxruntime; may be killed "
         f"and run again).\nThen here: elastic-nas profile {facts['device']} --space "
         f"{facts['space']} --import result.json"

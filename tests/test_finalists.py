@@ -143,3 +143,12 @@ def test_a_level_is_chosen(anchored):
     assert "it takes 199" in refused(*words, "--level", "0.995")
     predicted = ("predict", DEVICE, SPACE, "--classes", "10", "--table", anchored.table(DEVICE))
     assert facts(*predicted, "--level", "0.9")["level"] == 0.9
+
+
+def test_an_int8_device_says_what_its_latency_is_of(anchored):
+    from dataclasses import replace
+
+    target = open_target(anchored.network, DEVICE, run=anchored)
+    assert target.remarks == ()
+    eight = replace(target, device=replace(target.device, precision="int8"))
+    assert "the exported file is fp32; the latency is that of its int8 form" in eight.remarks[0]
