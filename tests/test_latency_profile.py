@@ -9,7 +9,8 @@ import pytest
 from fake_latency import FakeRuntime, FakeStopwatch, true_ms
 
 from elastic_nas.energy import EnergyCounter
-from elastic_nas.errors import ConfigError, MeasurementRefused, TableError
+from elastic_nas.errors import ConfigError, ElasticNasError, MeasurementRefused, TableError
+from elastic_nas.genotype import format_genotype
 from elastic_nas.latency import bench as bench_module
 from elastic_nas.latency import drift, provenance
 from elastic_nas.latency import profile as module
@@ -320,3 +321,15 @@ def test_fit_children_are_spread_and_calibration_children_are_others():
     assert len(set(others)) == 60
     assert not set(others) & set(chosen)
     assert all(NETWORK.canonical(g) == g for g in chosen + others)
+
+
+def test_a_child_that_the_runtime_cannot_run_is_named(stopwatch):
+    class Refusing(FakeRuntime):
+        def prepare(self, model, input_shape):
+            if float(model) == child_ms(NETWORK, NETWORK.largest):
+                raise ElasticNasError("test refuses the model: no operator Swish.")
+            return super().prepare(model, input_shape)
+
+    named = re.escape(f"the child {format_genotype(NETWORK.largest)} of tiny cannot be run here: ")
+    with pytest.raises(ElasticNasError, match=f"{named}test refuses the model: no operator Swish"):
+        profile(NETWORK, Refusing(), DEVICE, None, save=lambda table: None)

@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from typing import Protocol as Interface
 
-from elastic_nas.errors import MeasurementRefused, SpeedMoved
+from elastic_nas.errors import (
+    ConfigError,
+    ElasticNasError,
+    MeasurementRefused,
+    MissingExtra,
+    SpeedMoved,
+)
 from elastic_nas.latency.speed import Speed, at_speed, check_move, speed_of
 from elastic_nas.measure import Protocol, Timing, environment, measure
 from elastic_nas.progress import say, track
@@ -44,12 +50,14 @@ class Job:
         input_shape: Without the batch.
         weight_bytes: Size of its weights.
         build: Makes the model.
+        what: What it is, for errors.
     """
 
     name: str
     input_shape: tuple[int, ...]
     weight_bytes: int
     build: Callable[[], bytes]
+    what: str = ""
 
 
 @dataclass
@@ -168,8 +176,17 @@ class Bench:
         return timings
 
     def prepared(self, job: Job) -> Callable[[], object]:
-        """A function that runs the job's model once."""
-        return self.runtime.prepare(job.build(), job.input_shape)
+        """A function that runs the job's model once.
+
+        Raises:
+            ElasticNasError: The runtime cannot run it; the message names the model.
+        """
+        try:
+            return self.runtime.prepare(job.build(), job.input_shape)
+        except (ConfigError, MissingExtra):  # of the runtime, whatever the model
+            raise
+        except ElasticNasError as error:
+            raise ElasticNasError(f"{job.what or job.name} cannot be run here: {error}") from error
 
     def _measure(self, runs: Runs, advance: Callable[[int], None]) -> dict[str, Timing]:
         start = time.monotonic()

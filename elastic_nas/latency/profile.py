@@ -9,7 +9,7 @@ import numpy as np
 from elastic_nas.additive import AdditiveCost
 from elastic_nas.energy import counter, millijoules_a_run
 from elastic_nas.errors import ConfigError
-from elastic_nas.genotype import Genotype
+from elastic_nas.genotype import Genotype, format_genotype
 from elastic_nas.latency.bench import Anchors, Bench, Job, TimedRuntime
 from elastic_nas.latency.devices import Device
 from elastic_nas.latency.fitting import fit_model
@@ -179,7 +179,9 @@ def _measure_blocks(
 
 
 def _block_job(name: str, spec: BlockSpec, seed: int) -> Job:
-    return Job(name, spec.input_shape, 4 * spec.costs.weights, lambda: block_model(spec, seed))
+    what = "the block " + ", ".join(f"{key} {value}" for key, value in spec.key.items())
+    weight_bytes = 4 * spec.costs.weights
+    return Job(name, spec.input_shape, weight_bytes, lambda: block_model(spec, seed), what)
 
 
 def child_job(network: "Network", genotype: Genotype, name: str, seed: int) -> Job:
@@ -187,7 +189,11 @@ def child_job(network: "Network", genotype: Genotype, name: str, seed: int) -> J
     blocks = network.blocks(genotype)
     weight_bytes = 4 * sum(spec.costs.weights for spec in blocks)
     return Job(
-        name, blocks[0].input_shape, weight_bytes, lambda: child_model(network, genotype, seed)
+        name,
+        blocks[0].input_shape,
+        weight_bytes,
+        lambda: child_model(network, genotype, seed),
+        f"the child {format_genotype(genotype)} of {network.space_name}",
     )
 
 
