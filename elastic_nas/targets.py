@@ -113,7 +113,9 @@ def runtime_of(device: Device) -> Any:
     if "scheme" in known and device.precision == "int8" and device.cpu and not device.scheme:
         facts = environment()
         given["scheme"] = cls.scheme_for(
-            device.cpu.get("arch", facts["arch"]), device.cpu.get("flags", facts["flags"])
+            device.cpu.get("arch", facts["arch"]),
+            device.cpu.get("flags", facts["flags"]),
+            device.provider,
         )
     set_ = {key: value for key, value in given.items() if value}
     if not set_.keys() <= known:

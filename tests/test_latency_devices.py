@@ -1,11 +1,13 @@
 """Hardware profiles, and where tables are looked for."""
 
+import fake_latency
 import pytest
 
 from elastic_nas import plugins
 from elastic_nas.errors import ConfigError, TableError, UnknownName
 from elastic_nas.latency.devices import device_names, find_table, load_device, table_places
-from elastic_nas.targets import missing_runtime, runtime_of
+from elastic_nas.network import Network
+from elastic_nas.targets import missing_runtime, open_target, runtime_of
 
 GOOD = """name: pi
 description: A board.
@@ -178,3 +180,20 @@ def test_a_missing_runtime_says_what_to_install(tmp_path, monkeypatch):
     assert missing_runtime(device) == (
         "needs openvino, which is not installed here (pip install 'elastic-nas[openvino]')"
     )
+
+
+def test_a_query_needs_no_runtime(tmp_path, monkeypatch):
+    from elastic_nas.runtimes import onnxruntime_cpu
+
+    network, path = Network("tiny", 10), tmp_path / "table.json"
+    fake_latency.table(network).write(path)
+    monkeypatch.setattr(onnxruntime_cpu.Runtime, "version", "")
+    target = open_target(network, "local-ort-1t", table=path)
+    assert target.costs.predicted_ms([network.smallest])[0] > 0
+    assert not target.is_here
+    assert any("needs onnxruntime, which is not installed here" in note for note in target.notes)
+
+
+def test_int8_models_of_a_gpu_are_symmetric(tmp_path):
+    text = GOOD.replace("fp32", "int8") + "provider: TensorrtExecutionProvider\n"
+    assert runtime_of(load_device(written(tmp_path, text))).scheme == "S8S8-symmetric"

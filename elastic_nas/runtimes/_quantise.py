@@ -13,9 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SCHEMES = ("U8S8", "U8S8-reduced", "S8S8")
+SYMMETRIC = "S8S8-symmetric"
+SCHEMES = ("U8S8", "U8S8-reduced", "S8S8", SYMMETRIC)
 """Unsigned or signed activations, signed weights; reduced: weights of 7 bits, since without VNNI
-the products of 8 bits saturate."""
+the products of 8 bits saturate; symmetric: zero is 0, as GPUs want it."""
+GPU_OPTIONS = {"ActivationSymmetric": True, "QuantizeBias": False, "DedicatedQDQPair": True}
+"""TensorRT refuses other zeros, integer biases and shared nodes (issues 14229 and 14626 and pull
+request 9720 of microsoft/onnxruntime)."""
+GPU = {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
 VNNI = {"avx512_vnni", "avx_vnni", "avx512vnni", "avxvnni"}
 SMALLEST = 1e-6
 """A range of one value would have no scale."""
@@ -23,8 +28,10 @@ SMALLEST = 1e-6
 Ranges = Mapping[str, tuple[float, float]]
 
 
-def scheme_for(arch: str, flags: Iterable[str]) -> str:
-    """The scheme that is fast on a CPU of this architecture with these flags."""
+def scheme_for(arch: str, flags: Iterable[str], provider: str = "") -> str:
+    """The scheme that is fast on a CPU of this architecture with these flags, or on a GPU."""
+    if provider in GPU:
+        return SYMMETRIC
     if arch not in ("x86_64", "AMD64"):
         return "S8S8"
     return "U8S8" if VNNI & set(flags) else "U8S8-reduced"
@@ -81,7 +88,7 @@ def quantise(model: bytes, ranges: Ranges, scheme: str) -> bytes:
         name: TensorData(lowest=np.float32(low), highest=np.float32(max(high, low + SMALLEST)))
         for name, (low, high) in ranges.items()
     }
-    activations = QuantType.QInt8 if scheme == "S8S8" else QuantType.QUInt8
+    activations = QuantType.QUInt8 if scheme.startswith("U8") else QuantType.QInt8
     quantizer = QDQQuantizer(
         onnx.load_from_string(model),
         per_channel=True,
@@ -92,7 +99,7 @@ def quantise(model: bytes, ranges: Ranges, scheme: str) -> bytes:
         nodes_to_quantize=[],
         nodes_to_exclude=[],
         op_types_to_quantize=sorted({*QDQRegistry, *QLinearOpsRegistry}),
-        extra_options={},
+        extra_options=GPU_OPTIONS if scheme == SYMMETRIC else {},
     )
     with _quiet():
         quantizer.quantize_model()

@@ -16,6 +16,8 @@ from elastic_nas.runtimes._runtime import PackagedRuntime, fixed_input, model_by
 
 ERRORS_ONLY = 3
 CPU = "CPUExecutionProvider"
+XNNPACK = "XnnpackExecutionProvider"
+"""It has threads of its own: one, unless told."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,13 @@ class Runtime(PackagedRuntime):
         "CUDAExecutionProvider",
         "TensorrtExecutionProvider",
         "CoreMLExecutionProvider",
-        "XnnpackExecutionProvider",
+        "OpenVINOExecutionProvider",
+        XNNPACK,
         "QNNExecutionProvider",
         "NnapiExecutionProvider",
     )
     graph_optimization: ClassVar[str] = "all"
-    scheme_for: ClassVar[Callable[[str, Iterable[str]], str]] = staticmethod(scheme_for)
+    scheme_for: ClassVar[Callable[[str, Iterable[str], str], str]] = staticmethod(scheme_for)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,7 +74,7 @@ class Runtime(PackagedRuntime):
         if self.precision == "fp32":
             return model
         facts = environment()
-        scheme = self.scheme or scheme_for(facts["arch"], facts["flags"])
+        scheme = self.scheme or scheme_for(facts["arch"], facts["flags"], self.provider)
         try:
             return quantise(model, ranges_of(model, fixed_input(input_shape)), scheme)
         except Exception as error:  # neither library's errors share a base class
@@ -127,10 +130,24 @@ class Runtime(PackagedRuntime):
         return peak_activation_bytes(converted, fixed_input(input_shape), options, self._made)
 
     def _made(self, source: bytes | str, options: Any) -> Any:
-        try:
-            return self.package().InferenceSession(source, options, providers=[self.provider])
+        own = {"intra_op_num_threads": str(self.threads)} if self.provider == XNNPACK else {}
+        chosen = {"providers": [self.provider], "provider_options": [own]}
+        try:  # fallback: to another provider where this one fails, at loading or in any run
+            return self.package().InferenceSession(source, options, enable_fallback=0, **chosen)
         except Exception as error:  # its exceptions share no base class
             raise self.refusal(error) from error
+
+    def _left_to_cpu(self, source: bytes | str) -> list[str]:
+        """Operators that the provider lacks; none where this release of ONNX Runtime hides them."""
+        options = self._options(self.package(), fallback=True)
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        try:
+            parts = self._made(source, options).get_provider_graph_assignment_info()
+        except (ElasticNasError, AttributeError):  # the method came with ONNX Runtime 1.24
+            return []
+        return sorted(
+            {n.op_type for part in parts if part.ep_name == CPU for n in part.get_nodes()}
+        )
 
     def _session(self, model: bytes | Path) -> Any:
         onnxruntime = self.package()
@@ -141,14 +158,21 @@ class Runtime(PackagedRuntime):
                 "the build that has it, or take another device."
             )
         source = model if isinstance(model, bytes) else str(model)
-        session = self._made(source, self._options(onnxruntime))
+        try:
+            session = self._made(source, self._options(onnxruntime))
+        except ElasticNasError as error:
+            if self.provider == CPU or not (left := self._left_to_cpu(source)):
+                raise
+            raise self.refusal(
+                f"{self.provider} would leave {', '.join(left)} to the CPU"
+            ) from error
         if session.get_providers()[0] != self.provider:
             raise ElasticNasError(
                 f"onnxruntime runs the model on {session.get_providers()}, not {self.provider}."
             )
         return session
 
-    def _options(self, onnxruntime: Any) -> Any:
+    def _options(self, onnxruntime: Any, *, fallback: bool = False) -> Any:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
@@ -156,6 +180,7 @@ class Runtime(PackagedRuntime):
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = ERRORS_ONLY
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if self.provider != CPU:  # a figure of two processors would be one of neither
+        if self.provider != CPU and not fallback:
+            # a figure of two processors would be one of neither
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         return options
