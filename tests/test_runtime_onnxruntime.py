@@ -183,7 +183,27 @@ def test_schemes_quantise_as_they_say(scheme):
 
 def test_a_range_of_one_value_has_a_scale():
     ranges = {"input": (0.0, 0.0), "logits": (0.0, 0.0)}
-    assert quantise(null_model(), ranges, "U8S8")
+    made = Runtime().load(quantise(null_model(), ranges, "U8S8"), (1,))
+    assert np.isfinite(made()[0]).all()
+
+
+def test_every_filter_has_a_scale_of_its_own():
+    import onnx
+
+    graph = onnx.load_from_string(int8_of(NETWORK.smallest)).graph
+    sizes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    source = {node.output[0]: node.input for node in graph.node}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert convolutions
+    for node in convolutions:
+        kernel, scale, _ = source[node.input[1]]
+        assert sizes[scale] == sizes[kernel][:1]
+
+
+def test_models_of_a_gpu_are_symmetric_by_themselves():
+    asked = int8_of(NETWORK.smallest, scheme="S8S8-symmetric")
+    assert int8_of(NETWORK.smallest, provider="TensorrtExecutionProvider") == asked
+    assert int8_of(NETWORK.smallest) != asked
 
 
 def test_a_wrong_scheme_is_named():
@@ -313,6 +333,19 @@ def test_peak_activations_are_those_of_the_live_tensors(space):
         )
         reordered = 4 * (math.prod(spec.input_shape) + math.prod(spec.output_shape))
         assert least <= counted <= least + reordered  # from and to the layout of other runtimes
+
+
+def test_a_batch_without_a_name_is_counted_alike():
+    import onnx
+
+    spec = NETWORK.blocks(NETWORK.largest)[4]
+    named = block_model(spec, 0)
+    model = onnx.load_from_string(named)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].ClearField("dim_param")
+    nameless = model.SerializeToString()
+    count = Runtime().peak_activation_bytes
+    assert count(nameless, spec.input_shape) == count(named, spec.input_shape)
 
 
 def test_a_layer_holds_its_input_and_its_output():

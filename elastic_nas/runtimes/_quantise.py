@@ -22,8 +22,6 @@ GPU_OPTIONS = {"ActivationSymmetric": True, "QuantizeBias": False, "DedicatedQDQ
 request 9720 of microsoft/onnxruntime)."""
 GPU = {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
 VNNI = {"avx512_vnni", "avx_vnni", "avx512vnni", "avxvnni"}
-SMALLEST = 1e-6
-"""A range of one value would have no scale."""
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -85,7 +83,7 @@ def quantise(model: bytes, ranges: Ranges, scheme: str) -> bytes:
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
     data = {
-        name: TensorData(lowest=np.float32(low), highest=np.float32(max(high, low + SMALLEST)))
+        name: TensorData(lowest=np.float32(low), highest=np.float32(high))
         for name, (low, high) in ranges.items()
     }
     activations = QuantType.QUInt8 if scheme.startswith("U8") else QuantType.QInt8
