@@ -146,7 +146,7 @@ def import_file(
     with scope.locked():
         known = scope.known(device)
         if known is not None:
-            table = known.merge(table)
+            table = _merged(known, table, path)
             table.models[network.identity] = model_for(network, table)
         table.write(path)
         report = _finish(table, network, path)
@@ -226,6 +226,21 @@ def make_kit(
     network = Scope(space=space, classes=classes).network
     facts: dict[str, Any] = write_kit(network, device, runtime_of(device), out, Draw())
     return facts
+
+
+def _merged(known: LatencyTable, table: LatencyTable, path: Path) -> LatencyTable:
+    """Both tables in one.
+
+    Raises:
+        TableError: They cannot stand beside each other; the message says where else to write.
+    """
+    try:
+        return known.merge(table)
+    except TableError as error:
+        raise TableError(
+            f"{path} is there already: {error}\nName another place with --out FILE, or move the old "
+            "table away."
+        ) from error
 
 
 def _finish(table: LatencyTable, network: Network, path: Path) -> str:

@@ -153,4 +153,7 @@ def _check_refused(refused: list[Row], table: LatencyTable) -> None:
         lost = sum(row.role == role for row in refused)
         if lost:
             left = sum(row.role == role for row in table.children)
-            say(f"note: {lost} {role} children could not be timed honestly; {left} are left.")
+            say(
+                f"note: {lost} {role} children could not be timed honestly; {left} are left. Long "
+                "ones are refused first: what the table says holds for children like those left."
+            )
