@@ -238,7 +238,7 @@ def _merged(known: LatencyTable, table: LatencyTable, path: Path) -> LatencyTabl
         return known.merge(table)
     except TableError as error:
         raise TableError(
-            f"{path} is there already: {error}\nName another place with --out FILE, or move the old "
+            f"{path} is there already: {error}\nName another place with --out FILE, or move that "
             "table away."
         ) from error
 
