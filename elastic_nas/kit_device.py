@@ -146,7 +146,8 @@ def load(model: dict[str, Any], plan: dict[str, Any], folder: str) -> Callable[[
     for key, value in plan["session"].items():
         options.add_session_config_entry(key, value)
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=[provider])
+        chosen = {"providers": [provider], "enable_fallback": 0}
+        session = onnxruntime.InferenceSession(path, options, **chosen)
         if session.get_providers()[0] != provider:
             raise KitError(f"it would run on {session.get_providers()[0]}, not on {provider}")
         rng, shape = numpy.random.default_rng(plan["input_seed"]), (1, *model["input_shape"])
