@@ -53,7 +53,7 @@ def measure_finalists(
     broken = [g for g, bound in zip(todo, bounds, strict=True) if ms[g] > bound]
     say(
         f"{len(todo)} finalists measured: {len(todo) - len(broken)} keep their bound"
-        + (f", {len(broken)} do not and join its calibration." if broken else ".")
+        + (f", {len(broken)} broke it and joined its calibration." if broken else ".")
     )
     return broken
 

@@ -66,7 +66,7 @@ def test_a_child_that_breaks_its_bound_joins_the_calibration(anchored, monkeypat
     best = pipeline.query(anchored, DEVICE, Budgets())[0][0]
     clock(monkeypatch, lambda genotype: 1.5 if genotype == best.genotype else 1.0)
     pipeline.search(anchored, DEVICE, Budgets())
-    assert "1 do not and join its calibration" in capsys.readouterr().err
+    assert "1 broke it and joined its calibration" in capsys.readouterr().err
     after = open_target(anchored.network, DEVICE, run=anchored)
     expected = before.predictor.model.bound_factor(also=(1.5,))
     others = np.array([g for g in after.measured.ms if g != best.genotype])

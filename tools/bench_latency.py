@@ -117,21 +117,30 @@ def baselines(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def broken_budgets(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """The share of budgets that a child breaks which another device's predictions chose.
+    """The share of budgets that a child breaks which another device's bounds chose.
 
-    The other's predictions are brought to this device's scale by one factor; of the children that
-    are predicted within the budget the slowest is taken, as a search would that spends it all.
+    The other's bounds are brought to this device's scale by one factor; of the children that are
+    bounded within the budget the slowest is taken, as a search would that spends it all.
     """
     measured = np.array(one["measured_ms"])
     foreign = np.array(other["predicted_ms"])
     if one["genotypes"] != other["genotypes"]:
         raise SystemExit("the devices were verified on different children; use one seed.")
-    foreign = foreign * np.median(np.array(one["predicted_ms"]) / foreign)
+    foreign = foreign * np.median(np.array(one["predicted_ms"]) / foreign) * factor_of(other)
     broken = 0
     for budget in np.quantile(measured, np.linspace(0.1, 1, BUDGETS)):
         inside = np.flatnonzero(foreign <= budget)
         broken += bool(len(inside)) and measured[inside[foreign[inside].argmax()]] > budget
     return float(broken / BUDGETS)
+
+
+def factor_of(row: dict[str, Any]) -> float:
+    """The bound of the table that a row was verified with, in multiples of its predictions."""
+    table = LatencyTable.read(Path(row["table"]))
+    factor = table.models[Network(row["space"], row["classes"]).identity].bound_factor()
+    if factor is None:
+        raise SystemExit(f"{row['table']} has no bound.")
+    return factor
 
 
 def selected(given: argparse.Namespace) -> None:
