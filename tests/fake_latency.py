@@ -107,10 +107,14 @@ class FakeStopwatch:
     def __init__(self, noise: float = 0.01, factor: float = 1.0) -> None:
         self.rng, self.noise, self.factor = Random(5), noise, factor
         self.refuse: Callable[[float], bool] = lambda ms: False
+        self.refused_names: set[str] = set()
         self.timed = 0
 
     def __call__(self, runs: Any, protocol: Any, owns_threads: bool, advance: Any) -> Any:
-        return {name: self.timing(run(), protocol.rounds) for name, run in runs.items()}
+        timings = {name: self.timing(run(), protocol.rounds) for name, run in runs.items()}
+        for name in self.refused_names & timings.keys():
+            timings[name] = replace(timings[name], refused="the machine is busy")
+        return timings
 
     def timing(self, ms: float, n: int = 6) -> Timing:
         self.timed += 1

@@ -250,11 +250,28 @@ def test_a_check_tells_whether_the_table_holds(stopwatch):
 
 def test_a_speed_takes_three_anchors():
     then = dict(zip("abcde", (1, 2, 3, 4, 5), strict=True))
-    speed = speed_of({"a": 1.1, "b": 2.2, "c": 3.9, "x": 9.0}, then)
+    speed = speed_of({"a": 1.1, "b": 2.2, "c": 3.9, "x": 9.0}, then, 5)
     assert (speed.n, speed.low, speed.high) == pytest.approx((3, 1.1, 1.3))
     assert speed.factor == pytest.approx((1.1 * 1.1 * 1.3) ** (1 / 3))
     with pytest.raises(MeasurementRefused, match="only 2 of the 5 anchor children"):
-        speed_of({"a": 1.1, "b": 2.2}, then)
+        speed_of({"a": 1.1, "b": 2.2}, then, 5)
+    assert speed_of({"a": 1.1, "b": 2.2}, then, 2).n == 2  # a space of two children has two
+
+
+def test_a_table_starts_on_three_anchors_or_not_at_all(stopwatch):
+    stopwatch.refused_names = {f"anchor {i}" for i in range(2, ANCHORS)}
+    with pytest.raises(MeasurementRefused, match=f"only 2 of the {ANCHORS} anchor children"):
+        made()
+
+
+def test_an_anchor_that_is_refused_leaves_its_row_and_no_other(stopwatch):
+    stopwatch.refused_names = {"anchor 2"}
+    stopwatch.noise = 0.0
+    for table in (made(), made(made())):
+        rows = table.provenance["anchors"][NETWORK.identity]
+        assert len(rows) == ANCHORS - 1
+        for row in rows:
+            assert row["ms"] == pytest.approx(child_ms(NETWORK, tuple(row["genotype"])), rel=1e-3)
 
 
 def test_a_machine_that_has_changed_speed_is_not_added_to(stopwatch):

@@ -90,10 +90,10 @@ class Anchors:
         """
         names = {job.name for job in self.jobs}
         now = {name: t.ms for name, t in timings.items() if name in names and not t.refused}
-        if not self.then_ms:
-            self.then_ms = now
-        speed = speed_of(now, self.then_ms) if self.jobs else Speed(1.0, 1.0, 1.0, 0)
+        then = self.then_ms or now
+        speed = speed_of(now, then, len(self.jobs)) if self.jobs else Speed(1.0, 1.0, 1.0, 0)
         check_move(speed)
+        self.then_ms = then
         self.speeds.append(speed)
         others = {name: t for name, t in timings.items() if name not in names}
         return {name: at_speed(t, speed.factor) for name, t in others.items()}
@@ -145,7 +145,7 @@ class Bench:
         with track(title, len(anchors.jobs) * self.protocol.rounds) as progress:
             timings = self._time_group([], anchors, progress.advance)
         now = {name: timing.ms for name, timing in timings.items() if not timing.refused}
-        return speed_of(now, anchors.then_ms)
+        return speed_of(now, anchors.then_ms, len(anchors.jobs))
 
     def _settled_group(
         self, group: list[Job], anchors: Anchors, advance: Callable[[int], None]

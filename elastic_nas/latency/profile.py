@@ -94,10 +94,11 @@ def extend(table: LatencyTable, network: "Network", bench: Bench, save: Save, dr
     """
     visit = Visit()
     plan = plan_for(network, draw)
-    anchors = anchors_for(network, _anchor_rows(network, plan, table), draw.seed)
+    rows = _anchor_rows(network, plan, table)
+    anchors = anchors_for(network, rows, draw.seed)
 
     def keep() -> None:
-        _keep_anchors(network, plan, anchors, table)
+        table.provenance["anchors"][network.identity] = _timed(rows, anchors)
         save(table)
 
     _measure_blocks(plan, anchors, bench, table, keep, draw.seed)
@@ -136,14 +137,11 @@ def _anchor_rows(network: "Network", plan: Plan, table: LatencyTable) -> list[di
     ]
 
 
-def _keep_anchors(network: "Network", plan: Plan, anchors: Anchors, table: LatencyTable) -> None:
-    """Store what the anchors took: figures that are added later are told at that speed."""
-    stored = table.provenance["anchors"]
-    known = {f"anchor {i}": row for i, row in enumerate(_anchor_rows(network, plan, table))}
-    stored[network.identity] = [
-        {**row, "genotype": list(row["genotype"]), "ms": anchors.then_ms[name]}
-        for name, row in known.items()
-        if name in anchors.then_ms
+def _timed(rows: list[dict[str, Any]], anchors: Anchors) -> list[dict[str, Any]]:
+    """The anchors that were timed, with what they took: later figures are told at that speed."""
+    took = [(row, anchors.then_ms.get(f"anchor {i}")) for i, row in enumerate(rows)]
+    return [
+        {**row, "genotype": list(row["genotype"]), "ms": ms} for row, ms in took if ms is not None
     ]
 
 

@@ -36,16 +36,21 @@ class Speed:
     n: int
 
 
-def speed_of(now_ms: Mapping[str, float], then_ms: Mapping[str, float]) -> Speed:
+def speed_of(now_ms: Mapping[str, float], then_ms: Mapping[str, float], anchors: int) -> Speed:
     """The speed now against that of then, by the anchors that both know.
 
+    Args:
+        now_ms: What anchors take now, by name.
+        then_ms: What they took then.
+        anchors: How many there are; a space of fewer than three children has fewer.
+
     Raises:
-        MeasurementRefused: There are fewer than three (of those that were timed then).
+        MeasurementRefused: Fewer than three, or than there are, were timed both times.
     """
     ratios = [now_ms[name] / then_ms[name] for name in then_ms if name in now_ms]
-    if len(ratios) < min(LEAST_ANCHORS, len(then_ms)) or not ratios:
+    if len(ratios) < min(LEAST_ANCHORS, anchors) or not ratios:
         raise MeasurementRefused(
-            f"only {len(ratios)} of the {len(then_ms)} anchor children could be timed undisturbed, "
+            f"only {len(ratios)} of the {anchors} anchor children could be timed undisturbed, "
             "so the machine's speed is unknown. Close other programs, or try later."
         )
     ratios.sort()
