@@ -1,11 +1,10 @@
 """Finalists: the children that a search would deliver, measured on the device it searched for."""
 
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elastic_nas.errors import MeasurementRefused
+from elastic_nas.errors import ElasticNasError
 from elastic_nas.latency.measured import Measured
 from elastic_nas.measure import Protocol
 from elastic_nas.progress import say
@@ -13,12 +12,9 @@ from elastic_nas.runs import RunFolder
 from elastic_nas.targets import Target, runtime_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from elastic_nas.genotype import Genotype
-
-MOST = 30
-"""Finalists that are measured at a time: the best of the front."""
 
 
 def measure_finalists(
@@ -26,7 +22,8 @@ def measure_finalists(
 ) -> "list[Genotype]":
     """Measure those that have not been measured yet, and keep the figures beside the front.
 
-    Only on the device itself; a machine too busy is said, and the bounds stay what they are.
+    Only on the device itself. What cannot be measured is said, and its bound stays what it is;
+    what was measured before that, or before an interruption, is kept.
 
     Args:
         run: The searched run.
@@ -39,32 +36,45 @@ def measure_finalists(
     anchored = target.table.provenance["anchors"].get(run.network.whole.identity)
     if not target.is_here or not anchored:
         return []
-    known = target.measured
-    todo = [g for g in genotypes if g not in known.ms][:MOST]
+    known, place = target.measured, run.measured(target.device.name)
+    todo = [g for g in genotypes if g not in known.ms]
     if not todo:
         return []
+    ms: dict[Genotype, float] = {}
     try:
-        ms = dict(zip(todo, time_children(run, target, todo)[0], strict=True))
-    except MeasurementRefused as error:
-        say(f"note: the finalists were not measured. {error}")
-        return []
-    Measured(known.table_sha256, {**known.ms, **ms}).write(run.measured(target.device.name))
-    bounds = target.predictor.bound_ms(np.array(todo)) / target.predictor.speed
-    broken = [g for g, bound in zip(todo, bounds, strict=True) if ms[g] > bound]
-    say(
-        f"{len(todo)} finalists measured: {len(todo) - len(broken)} keep their bound"
-        + (f", {len(broken)} broke it and joined its calibration." if broken else ".")
-    )
+        for group, _ in time_children(run, target, todo):
+            ms |= group
+            Measured(known.digest, {**known.ms, **ms}).write(place)
+    except ElasticNasError as error:
+        say(f"note: {len(todo) - len(ms)} of {len(todo)} finalists were not measured. {error}")
+    broken = _broken(target, ms)
+    if broken:
+        say(
+            f"{len(ms)} finalists measured: {len(ms) - len(broken)} keep their bound, "
+            f"{len(broken)} broke it and joined its calibration."
+        )
+    elif ms:
+        kept = ": all keep their bound" if target.predictor.promise else ""
+        say(f"{len(ms)} finalists measured{kept}.")
     return broken
+
+
+def _broken(target: Target, ms: "dict[Genotype, float]") -> "list[Genotype]":
+    """The children that took longer than what was promised of them."""
+    if not ms or not target.predictor.promise:
+        return []
+    bounds = target.predictor.bound_ms(np.array(list(ms))) / target.predictor.speed
+    return [g for g, bound in zip(ms, bounds, strict=True) if ms[g] > bound]
 
 
 def time_children(
     run: RunFolder, target: Target, genotypes: "Sequence[Genotype]"
-) -> tuple[list[float], float]:
+) -> "Iterator[tuple[dict[Genotype, float], float]]":
     """Time children of a run on this machine, with the table's anchors between them.
 
-    Returns:
-        Milliseconds at the table's speed, and the machine's speed in multiples of it.
+    Yields:
+        Group by group: milliseconds at the table's speed, and the machine's speed in multiples of
+        it.
 
     Raises:
         MeasurementRefused: The machine is too busy, or its speed has moved too far.
@@ -75,16 +85,10 @@ def time_children(
     from elastic_nas.latency.profile import child_job, for_children
 
     network = run.network
-    jobs = [
-        child_job(network, genotype, str(number), 0) for number, genotype in enumerate(genotypes)
-    ]
+    by_name = {str(number): genotype for number, genotype in enumerate(genotypes)}
+    jobs = [child_job(network, genotype, name, 0) for name, genotype in by_name.items()]
     anchors = anchors_in(target.table, network.whole)
     mean_ms = float(target.predictor.predict_ms(np.array(genotypes)).mean())
     bench = Bench(runtime_of(target.device), for_children(Protocol(), mean_ms))
-    timings = {
-        name: timing.ms
-        for group in bench.time(f"measuring {len(jobs)} children", jobs, anchors)
-        for name, timing in group.items()
-    }
-    factor = fmean(speed.factor for speed in anchors.speeds)
-    return [timings[job.name] for job in jobs], factor
+    for group in bench.time(f"measuring {len(jobs)} children", jobs, anchors):
+        yield {by_name[name]: t.ms for name, t in group.items()}, anchors.speeds[-1].factor

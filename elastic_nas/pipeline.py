@@ -193,13 +193,14 @@ def search(
             accuracy = judge.evaluate(genotype)
             return Evaluation(accuracy, len(judge.validation), time.perf_counter() - started)
 
-        for more in range(0, MORE_TIMES * MORE, MORE):
+        more, broken = 0, True
+        while broken:  # each time by children that were not measured before
             drive(network.dims, plugin, evaluate, target.costs, budgets, history, total + more, rng)
             front = _front(run, target, budgets, history)
-            broken = measure_finalists(run, target, [a.genotype for a in reversed(front)])
+            broken = bool(measure_finalists(run, target, [a.genotype for a in reversed(front)]))
             target = open_target(network, device_name, table=table, run=run)
-            if not broken or budgets.latency_ms is None:
-                break
+            if budgets.latency_ms is not None and more < MORE_TIMES * MORE:
+                more += MORE
         return _write_front(run, target, budgets, history)
 
 

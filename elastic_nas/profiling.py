@@ -1,15 +1,17 @@
 """Latency tables from start to end: measure, check, import, and the kit for other machines."""
 
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elastic_nas.errors import ConfigError, TableError
-from elastic_nas.files import locked, sha256_of, user_folder
+from elastic_nas.errors import ConfigError, TableError, UnknownName
+from elastic_nas.files import locked, sha256_of, user_folder, write_atomic
 from elastic_nas.latency.devices import Device, find_table, load_device
 from elastic_nas.latency.table import LatencyTable
+from elastic_nas.machine import environment
 from elastic_nas.network import Network
+from elastic_nas.progress import say
 from elastic_nas.runs import RunFolder
 from elastic_nas.targets import runtime_of
 
@@ -87,19 +89,21 @@ def profile(device_name: str, scope: Scope, draw: "Draw | None" = None) -> tuple
         MeasurementRefused: The machine is too busy.
         TableError: There is a table of another device or machine at the place to write to.
     """
+    from elastic_nas.latency.profile import not_continued
     from elastic_nas.latency.profile import profile as measure_all
 
     device = load_device(device_name)
-    network, path = scope.network, scope.place(device)
+    network, path, runtime = scope.network, scope.place(device), runtime_of(device)
     with scope.locked():
-        table = measure_all(
-            network,
-            runtime_of(device),
-            device,
-            scope.known(device),
-            save=lambda table: table.write(path),
-            draw=draw,
-        )
+        known = scope.known(device)
+        why = not_continued(known, device, runtime, environment()) if known else ""
+        if known and why:
+            say(f"{path} was {why}; it is kept as {_kept_aside(path, known)}.")
+
+        def save(table: LatencyTable) -> None:
+            table.write(path)
+
+        table = measure_all(network, runtime, device, known, save=save, draw=draw)
         return path, _finish(table, network, path)
 
 
@@ -129,28 +133,34 @@ def import_file(
     Raises:
         TableError: The file cannot be trusted, or is of another device or space.
     """
-    from elastic_nas.latency.imports import import_table, model_for
+    from elastic_nas.latency.imports import import_table
     from elastic_nas.latency.kit_result import is_result, read_result
     from elastic_nas.latency.kit_table import table_from
 
     device = load_device(device_name)
     network, path = scope.network, scope.place(device)
-    notes = ""
+    notes: list[str] = []
     if is_result(source):
         table = table_from(read_result(source), network, device)
     elif source.suffix == ".json":
         table = LatencyTable.read(source)
         table.check_fits(device)
     else:
-        table, notes = import_table(source, network, device, expand=expand, children=children)
+        table, text = import_table(source, network, device, expand=expand, children=children)
+        notes = [text]
     with scope.locked():
         known = scope.known(device)
         if known is not None:
-            table = _merged(known, table, path)
-            table.models[network.identity] = model_for(network, table)
+            table, more = _merged(known, table, network, path)
+            notes = [*notes, *more]
+        if network.identity not in table.models:
+            raise TableError(
+                f"{source} holds no model of {network.space_name}, but of "
+                f"{', '.join(_names(table)) or 'no space'}.\nName one of these with --space; or "
+                f"measure it: elastic-nas profile {device.name} --space {network.space_name}"
+            )
         table.write(path)
-        report = _finish(table, network, path)
-    return path, f"{notes}\n{report}" if notes else report
+        return path, "\n".join([*notes, _finish(table, network, path)])
 
 
 def check(
@@ -162,26 +172,27 @@ def check(
 ) -> dict[str, Any]:
     """Time the anchors of the device's table again: does it still hold on this machine?
 
-    Where it does, later predictions from it are told at the speed that was found.
+    Where it does, later predictions from it are told at the speed that was found; where it does
+    not, its bounds are no promise until it does.
 
     Args:
         device_name: A hardware profile's name or path.
-        run: A run folder that may hold a table.
-        space: Whose anchors; by default those of any space that the table knows by name.
+        run: A run folder that may hold a table; its space's anchors are timed.
+        space: Whose anchors; by default those of all spaces that the table knows by name.
         table: A table to check whatever else exists.
 
     Returns:
-        ``device``, ``table``, ``space``, ``factor``, ``low``, ``high``, ``n``, ``holds`` and
-        ``why`` (empty where it holds).
+        ``device``, ``table``, ``holds``, and ``spaces``: a list of ``space``, ``factor``, ``low``,
+        ``high``, ``n`` and ``why`` (empty where the table holds).
 
     Raises:
         MeasurementRefused: The machine is too busy.
-        TableError: There is no table, or it has no anchors.
+        TableError: There is no table, it has no anchors, or it is of another machine or version.
     """
     from elastic_nas.latency.drift import check_drift, verdict
+    from elastic_nas.latency.predictor import Predictor
     from elastic_nas.latency.profile import check_here
-    from elastic_nas.latency.speed_file import forget_speed, write_speed
-    from elastic_nas.machine import environment
+    from elastic_nas.latency.speed_file import write_speed
 
     device = load_device(device_name)
     facts = environment()
@@ -190,25 +201,20 @@ def check(
     content = LatencyTable.read(path)
     content.check_fits(device)
     runtime = runtime_of(device)
-    network = _anchored(content, run, space)
-    speed = check_drift(network, runtime, content)
-    why = content.stale(runtime.version, facts) or verdict(speed)
-    digest = sha256_of(path)
-    if why:
-        forget_speed(device.name, digest)
-    else:
-        write_speed(device.name, digest, speed)
-    return {
-        "device": device.name,
-        "table": str(path),
-        "space": network.space_name,
-        "factor": speed.factor,
-        "low": speed.low,
-        "high": speed.high,
-        "n": speed.n,
-        "holds": not why,
-        "why": why,
-    }
+    stale = content.stale(runtime.version, facts)
+    if stale:
+        raise TableError(
+            f"{path} cannot hold here: it was {stale}.\nMeasure this machine: elastic-nas profile "
+            f"{device.name} --space SPACE"
+        )
+    found = []
+    for network in _anchored(content, run, space):
+        speed = check_drift(network, runtime, content)
+        why = verdict(speed)
+        write_speed(device.name, Predictor(network, content).digest, speed, why)
+        found.append({"space": network.space_name, **asdict(speed), "why": why})
+    holds = not any(row["why"] for row in found)
+    return {"device": device.name, "table": str(path), "holds": holds, "spaces": found}
 
 
 def make_kit(
@@ -228,19 +234,39 @@ def make_kit(
     return facts
 
 
-def _merged(known: LatencyTable, table: LatencyTable, path: Path) -> LatencyTable:
-    """Both tables in one.
+def _kept_aside(path: Path, table: LatencyTable) -> Path:
+    """A copy of a table that is about to be replaced, named after what it was measured with."""
+    copy = path.with_name(f"{path.stem}.{table.runtime['version']}.{sha256_of(path)[:8]}.json")
+    write_atomic(copy, path.read_bytes())
+    return copy
+
+
+def _merged(
+    known: LatencyTable, table: LatencyTable, network: Network, path: Path
+) -> tuple[LatencyTable, list[str]]:
+    """Both tables in one, with a model of each space, and what a person must know.
 
     Raises:
         TableError: They cannot stand beside each other; the message says where else to write.
     """
+    from elastic_nas.latency.imports import model_for
+    from elastic_nas.latency.merge import merge
+
     try:
-        return known.merge(table)
+        both, notes = merge(known, table)
     except TableError as error:
         raise TableError(
             f"{path} is there already: {error}\nName another place with --out FILE, or move that "
             "table away."
         ) from error
+    networks = {network.identity: network, **_networks(table)}
+    for identity in table.models:
+        if identity in networks:
+            both.models[identity] = model_for(networks[identity], both)
+        elif identity not in both.models:
+            name = table.provenance.get("spaces", {}).get(identity, identity)
+            notes.append(f"no model of {name} is made; import the file again with --space {name}")
+    return both, [f"note: {note}." for note in notes]
 
 
 def _finish(table: LatencyTable, network: Network, path: Path) -> str:
@@ -253,16 +279,37 @@ def _finish(table: LatencyTable, network: Network, path: Path) -> str:
     return report(table, network) + (f"\npicture: {picture}" if drawn else "")
 
 
-def _anchored(table: LatencyTable, run: RunFolder | None, space: str | None) -> Network:
-    """A network whose anchors the table has."""
-    if run is not None or space is not None:
-        return Scope(run, space).network
+def _names(table: LatencyTable) -> list[str]:
+    """The spaces of which the table has a model."""
+    names = table.provenance.get("spaces", {})
+    return [names.get(identity, identity) for identity in table.models]
+
+
+def _networks(table: LatencyTable) -> dict[str, Network]:
+    """The spaces that the table knows by name, as they are here; by identity.
+
+    One in a file is left out, as a table's word is no reason to execute a file; and one that is
+    not known here, or is another by now.
+    """
+    networks = {}
     for identity, name in table.provenance.get("spaces", {}).items():
-        if ".py" not in name:  # a table's word is no reason to execute a file
-            network = Network(name, 1000)
-            if network.identity == identity and table.provenance["anchors"].get(identity):
-                return network
-    raise TableError(
-        f"the latency table of {table.device['name']} names no space whose anchors could be timed."
-        "\nName one: --space SPACE"
-    )
+        if ".py" not in name:
+            with suppress(UnknownName, ConfigError):
+                network = Network(name, 1000)
+                if network.identity == identity:
+                    networks[identity] = network
+    return networks
+
+
+def _anchored(table: LatencyTable, run: RunFolder | None, space: str | None) -> list[Network]:
+    """The asked network; by default all that the table has anchors of."""
+    if run is not None or space is not None:
+        return [Scope(run, space).network]
+    anchors, networks = table.provenance["anchors"], _networks(table)
+    known = [network for identity, network in networks.items() if anchors.get(identity)]
+    if not known:
+        raise TableError(
+            f"the latency table of {table.device['name']} names no space whose anchors could be "
+            "timed.\nName one: --space SPACE"
+        )
+    return known

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SECONDS_BETWEEN_LINES = 15.0
+SECONDS_TO_ESTIMATE = 2.0
+"""The first step often takes much longer or shorter than the others: no estimate from it."""
 
 
 class Tracker:
@@ -44,11 +46,15 @@ class Tracker:
         return f"{self.figures()}; {self._note}" if self._note else self.figures()
 
     def figures(self) -> str:
-        """``12/40, 3.1/s, 0:09 left``."""
+        """``12/40, 3.1/s, 0:09 left``; without the time left in the first seconds."""
         seconds = max(time.monotonic() - self._started, 1e-9)
         rate = (self.done - self._first) / seconds
-        left = f"{clock((self.total - self.done) / rate)} left" if rate > 0 else "-:-- left"
-        return f"{self.done}/{self.total}, {rate:.3g}/s, {left}"
+        if self.done < self.total and (rate == 0 or seconds < SECONDS_TO_ESTIMATE):
+            return f"{self.done}/{self.total}"
+        return f"{self.done}/{self.total}, {rate:.3g}/s, {clock(self._left(rate))} left"
+
+    def _left(self, rate: float) -> float:
+        return (self.total - self.done) / rate if rate else 0.0
 
 
 class _Bar(Tracker):

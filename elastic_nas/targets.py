@@ -41,7 +41,9 @@ class Target:
         table_sha256: Hash of its file.
         predictor: Predicts and bounds latencies from it.
         measured: What finalists of earlier searches really took.
-        checked: When and at what speed the table was last found to hold on this machine.
+        checked: What the last check of the table on this machine found.
+        elsewhere: Why this machine is not the device: its CPU, runtime version or threads are not
+            the table's. Empty where it is.
         costs: Predictions, bounds and the counted costs, for search and query.
     """
 
@@ -52,6 +54,7 @@ class Target:
     predictor: Predictor
     measured: Measured
     checked: Checked | None
+    elsewhere: str
     costs: Costs
 
     def measured_ms(self, genotype: Genotype) -> float | None:
@@ -62,14 +65,14 @@ class Target:
     @property
     def checked_text(self) -> str:
         """When the table was last found to hold on this machine, and at what speed; or nothing."""
-        if self.checked is None:
+        if self.checked is None or self.checked.why:
             return ""
         return f"{self.checked.date}: {self.checked.factor:.3f} times what the table says"
 
     @property
     def is_here(self) -> bool:
-        """Whether this machine is the device: CPU, runtime version and threads of the table."""
-        return not self.predictor.stale
+        """Whether children can be measured here as they were for the table."""
+        return not self.elsewhere
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -170,11 +173,11 @@ def open_target(
     path = find_table(device, table=table, run=None if run is None else run.path)
     content = LatencyTable.read(path)
     content.check_fits(device)
-    digest = sha256_of(path)
-    stale = missing_runtime(device) or content.stale(runtime_of(device).version, environment())
-    checked = None if stale else read_speed(device.name, digest)
-    measured = _measured(network, device, digest, run)
-    predictor, broken = _predictor(network, content, stale, checked, level, measured)
+    elsewhere = missing_runtime(device) or content.stale(runtime_of(device).version, environment())
+    plain = Predictor(network, content, stale=elsewhere, level=level)
+    checked = None if elsewhere else read_speed(device.name, plain.digest)
+    measured = _measured(network, device, plain.digest, run)
+    predictor, broken = _informed(network, content, plain, checked, measured)
 
     def bound_ms(genotypes: NDArray[np.integer]) -> NDArray[np.float64]:
         """The bound, and what was measured where that is more."""
@@ -192,7 +195,8 @@ def open_target(
         size_bytes=_as_floats(partial(additive.file_bytes, network)),
         memory_bytes=_memory_bytes(network, content),
     )
-    return Target(device, path, content, digest, predictor, measured, checked, costs)
+    digest = sha256_of(path)
+    return Target(device, path, content, digest, predictor, measured, checked, elsewhere, costs)
 
 
 def _memory_bytes(
@@ -214,21 +218,25 @@ def _measured(network: Network, device: Device, digest: str, run: RunFolder | No
     return read_measured(run.measured(device.name), digest, len(network.dims))
 
 
-def _predictor(
+def _informed(
     network: Network,
     table: LatencyTable,
-    stale: str,
+    plain: Predictor,
     checked: Checked | None,
-    level: float,
     measured: Measured,
 ) -> tuple[Predictor, list[Genotype]]:
-    """The predictor, and the measured children that broke their bound and joined it."""
+    """The predictor that knows of the last check, and of measured children that broke their bound.
+
+    Returns:
+        It, and these children.
+    """
+    make = partial(Predictor, network, table, level=plain.level)
+    if checked is not None and checked.why:
+        return make(stale=f"{checked.why} (checked {checked.date})"), []
     speed = 1.0 if checked is None else checked.factor
-    make = partial(Predictor, network, table, stale=stale, level=level)
-    plain = make()
     children = list(measured.ms)
     if not children or not plain.promise:
-        return make(speed=speed), []
+        return make(stale=plain.stale, speed=speed), []
     ms = np.array(list(measured.ms.values()))
     ratios = ms / plain.predict_ms(np.array(children))
     over = np.flatnonzero(ms > plain.bound_ms(np.array(children)))

@@ -247,31 +247,35 @@ def listing_table(facts: dict[str, Any]) -> str:
 
 def check_table(facts: dict[str, Any]) -> str:
     """Whether a table still holds, for a person."""
-    word = "holds" if facts["holds"] else f"does not hold: {facts['why']}"
+    broken = [row["space"] for row in facts["spaces"] if row["why"]]
     advice = (
         "Predictions from it are now told at this speed."
         if facts["holds"]
-        else f"Close other programs, let the machine cool, and check again; or measure it anew: "
-        f"remove {facts['table']}, then elastic-nas profile {facts['device']} --space "
-        f"{facts['space']}"
+        else "Until a check finds that it holds, its bounds are marked as no promise here. Close "
+        "other programs, let the machine cool, and check again; or measure it anew: remove "
+        f"{facts['table']}, then elastic-nas profile {facts['device']} --space {broken[0]}"
     )
-    rows = [
-        ("table", f"{facts['table']} {word}"),
-        (
-            "speed",
-            f"{facts['factor']:.3f} times what it was, single children {facts['low']:.3f} to "
-            f"{facts['high']:.3f}, n = {facts['n']} children of {facts['space']}",
-        ),
-    ]
+    rows = [("table", facts["table"])]
+    for row in facts["spaces"]:
+        word = f"does not hold: {row['why']}" if row["why"] else "holds"
+        speed = (
+            f"{row['factor']:.3f} times what it was, single children {row['low']:.3f} to "
+            f"{row['high']:.3f}, n = {row['n']}"
+        )
+        rows.append((row["space"], f"{word}; speed {speed}"))
     return f"{columns(rows)}\n{advice}"
 
 
 def kit_text(facts: dict[str, Any]) -> str:
     """What to do with a kit."""
+    route = (
+        f"On this device: {facts['measure']}"
+        if facts["measure"]
+        else "On the device: unzip it, then python run.py (needs numpy and onnxruntime; may be "
+        f"killed and run again).\nThen here: elastic-nas profile {facts['device']} --space "
+        f"{facts['space']} --import result.json"
+    )
     return (
         f"{facts['kit']}: {facts['models']} models, {format_size(facts['bytes'])}, "
-        f"{format_size(facts['unpacked_bytes'])} unpacked\n"
-        f"On the device: unzip it, then python run.py (needs numpy and onnxruntime; may be killed "
-        f"and run again).\nThen here: elastic-nas profile {facts['device']} --space "
-        f"{facts['space']} --import result.json"
+        f"{format_size(facts['unpacked_bytes'])} unpacked\n{route}"
     )

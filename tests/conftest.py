@@ -69,5 +69,5 @@ def network(request: pytest.FixtureRequest) -> Network:
 
 @pytest.fixture(autouse=True)
 def _own_user_folder(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory):
-    """No test reads or writes the per-user data folder."""
-    monkeypatch.setenv("ELASTIC_NAS_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+    """No test reads or writes the per-user data folder, or another test's."""
+    monkeypatch.setenv("ELASTIC_NAS_HOME", str(tmp_path_factory.mktemp("home")))

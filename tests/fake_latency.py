@@ -6,6 +6,12 @@ from random import Random
 from statistics import median
 from typing import Any
 
+import pytest
+
+from elastic_nas import profiling
+from elastic_nas.genotype import Genotype
+from elastic_nas.latency import drift, profile, provenance, verify
+from elastic_nas.latency.bench import Bench
 from elastic_nas.latency.model import FEATURES, FittedModel
 from elastic_nas.latency.plan import wanted_blocks
 from elastic_nas.latency.rows import BlockRow
@@ -27,6 +33,11 @@ def true_ms(spec: BlockSpec) -> float:
 def alone_ms(spec: BlockSpec) -> float:
     """What it takes alone: more, by a call and a share."""
     return NULL_MS + 1.2 * true_ms(spec)
+
+
+def child_ms(network: Network, genotype: Genotype) -> float:
+    """What a whole child takes."""
+    return 0.02 + sum(map(true_ms, network.blocks(genotype)))
 
 
 def block(ms: float) -> BlockRow:
@@ -122,3 +133,21 @@ class FakeStopwatch:
         middle, low, high = median(rounds), min(rounds), max(rounds)
         timing = Timing(middle, low, middle, high, high, 60, 0.9, rounds)
         return replace(timing, refused="the machine is busy") if self.refuse(ms) else timing
+
+
+def imaginary_device(monkeypatch: pytest.MonkeyPatch) -> FakeStopwatch:
+    """Profile the imaginary device: no model is built and nothing is timed."""
+    watch = FakeStopwatch()
+
+    def bench(runtime: Any, protocol: Any) -> Bench:
+        return Bench(runtime, protocol, stopwatch=watch)
+
+    monkeypatch.setattr(profile, "block_model", lambda s, _: str(alone_ms(s)).encode())
+    monkeypatch.setattr(profile, "child_model", lambda n, g, _: str(child_ms(n, g)).encode())
+    monkeypatch.setattr(provenance, "null_model", lambda: str(NULL_MS).encode())
+    monkeypatch.setattr(profiling, "runtime_of", lambda device: FakeRuntime())
+    for module in (profile, profiling):
+        monkeypatch.setattr(module, "environment", lambda: FACTS)
+    for module in (profile, drift, verify):
+        monkeypatch.setattr(module, "Bench", bench)
+    return watch

@@ -175,7 +175,8 @@ def test_kendalls_tau_is_scipys(pairs):
 def test_json_both_ways():
     model = fake_latency.model()
     assert FittedModel.from_json(json.loads(json.dumps(model.to_json()))) == model
-    none = fake_latency.model(ratios=(), noise_floor=None)
+    figures = ("mape", "within_5", "within_10", "kendall_tau", "noise_floor")
+    none = fake_latency.model(ratios=(), **dict.fromkeys(figures))
     assert FittedModel.from_json(none.to_json()) == none
 
 
@@ -183,6 +184,9 @@ def test_json_both_ways():
     "change",
     [
         {"kind": "pickle"},
+        {"within_5": None},
+        {"mape": None, "within_5": None, "within_10": None, "kendall_tau": None},
+        {"ratios": []},
         {"kind": []},
         {"features": ["table_ms"]},
         {"weights": [1.0]},

@@ -314,34 +314,6 @@ def test_a_stale_table_says_why():
     assert table.stale("1.0", {**fake_latency.FACTS, "os": "Linux 7", "load": [3]}) == ""
 
 
-def test_merging_keeps_the_newer_rows():
-    one, other = small(), small()
-    other.add_block(STEM, fake_latency.block(0.07))
-    other.add_block(ClassifierSpec(7, 2), fake_latency.block(0.01))
-    other.models["4567"] = fake_latency.model()
-    both = one.merge(other)
-    assert both.blocks[STEM].ms == one.blocks[STEM].ms != 0.07
-    assert len(both.blocks) == 6
-    assert len(both.children) == 1
-    assert both.models.keys() == {"0123", "4567"}
-
-
-@pytest.mark.parametrize(
-    ("part", "change"),
-    [
-        ("runtime", {"version": "2.0"}),
-        ("runtime", {"threads": 2}),
-        ("device", {"name": "pi"}),
-        ("device", {"cpu": "Other"}),
-    ],
-)
-def test_tables_of_different_devices_are_not_merged(part, change):
-    other = small()
-    getattr(other, part).update(change)
-    with pytest.raises(TableError, match="cannot be merged"):
-        small().merge(other)
-
-
 def test_a_table_of_a_whole_space_is_read_back(tmp_path):
     network = Network("compact", 10)
     table = fake_latency.table(network)

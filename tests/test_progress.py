@@ -18,7 +18,11 @@ def now(monkeypatch):
 
 def test_a_line_tells_figures_time_left_and_the_note(now, capsys):
     tracker = Tracker("training", 40, 10)
-    assert tracker.line() == "10/40, 0/s, -:-- left"
+    assert tracker.line() == "10/40"
+    now[0] = 1
+    tracker.done = 11
+    assert tracker.line() == "11/40"
+    tracker.done = 10
     now[0] = 20
     tracker.advance(10, "loss 2.3")
     assert tracker.line() == "20/40, 0.5/s, 0:40 left; loss 2.3"

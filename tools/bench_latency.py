@@ -17,6 +17,7 @@ import os
 import time
 from itertools import permutations
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -152,8 +153,11 @@ def selected(given: argparse.Namespace) -> None:
     budgets = np.geomspace(1.02 * min(bounds), max(bounds), BUDGETS)
     answers = [query(run, given.device, Budgets(latency_ms=ms))[0][0] for ms in budgets]
     children = list(dict.fromkeys(answer.genotype for answer in answers))
-    settled, factor = time_children(run, target, children)
-    ms = dict(zip(children, settled, strict=True))
+    ms, factors = {}, []
+    for group, factor in time_children(run, target, children):
+        ms |= group
+        factors += [factor] * len(group)
+    factor = fmean(factors)
     kept = [ms[answer.genotype] <= limit for answer, limit in zip(answers, budgets, strict=True)]
     clock = [ms[a.genotype] * factor <= limit for a, limit in zip(answers, budgets, strict=True)]
     print(

@@ -7,6 +7,7 @@ from typing import Any
 
 from elastic_nas.errors import ConfigError, TableError, UnknownName
 from elastic_nas.files import data_folder, user_folder
+from elastic_nas.machine import environment
 from elastic_nas.plugins import suggest
 from elastic_nas.yaml_file import read_yaml
 
@@ -21,7 +22,7 @@ _FIELDS: dict[str, type] = {
     "precision": str,
     "generic": bool,
 }
-_OPTIONAL: dict[str, type] = {"provider": str, "scheme": str}
+_OPTIONAL: dict[str, type] = {"provider": str, "scheme": str, "measure": str}
 _CPU_FIELDS: dict[str, type] = {"arch": str, "name": str, "flags": list}
 _LIMITS: dict[str, type] = {"memory_kb": int, "flash_kb": int}
 
@@ -40,6 +41,7 @@ class Device:
         cpu: For a specific device: ``arch``, part of the CPU's ``name``, vector ``flags`` it has.
         provider: The runtime's execution provider; by default the CPU's.
         scheme: How int8 models are quantised; by default what the CPU runs fast.
+        measure: How it is measured where `run.py` of a kit is not the way.
         limits: ``memory_kb`` and ``flash_kb`` of a microcontroller or an NPU.
     """
 
@@ -52,6 +54,7 @@ class Device:
     cpu: Mapping[str, Any] = field(default_factory=dict, hash=False)
     provider: str = ""
     scheme: str = ""
+    measure: str = ""
     limits: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def mismatch(self, environment: Mapping[str, Any]) -> str:
@@ -130,7 +133,17 @@ def find_table(device: Device, *, table: Path | None = None, run: Path | None = 
             return place
     raise TableError(
         f"no latency table for {device.name!r}. Looked for {', '.join(map(str, places))}.\n"
-        f"Measure this machine: elastic-nas profile {device.name} --space SPACE"
+        f"{how_to_measure(device)}"
+    )
+
+
+def how_to_measure(device: Device, space: str = "SPACE") -> str:
+    """What makes a table of the device: a profile where this machine is it, else a kit."""
+    if not device.mismatch(environment()):
+        return f"Measure this machine: elastic-nas profile {device.name} --space {space}"
+    return (
+        f"This machine is not {device.name}; make a kit that measures it: elastic-nas kit --device "
+        f"{device.name} --space {space} --out kit.zip"
     )
 
 

@@ -126,6 +126,10 @@ def _mean(figures: list[Figure]) -> Figure:
     return Figure(fmean(f.ms for f in figures), sum(known) if len(known) == len(figures) else None)
 
 
+NOT_KEYS = ("ms", "n", "file")
+"""Columns of a CSV of blocks that are no field of a block; `file` is for whoever fills it in."""
+
+
 def read_blocks(rows: Iterable[Row]) -> Foreign:
     """Blocks of ours: a column for each field of their kinds, ``kind``, ``ms``, perhaps ``n``.
 
@@ -136,7 +140,7 @@ def read_blocks(rows: Iterable[Row]) -> Foreign:
     for place, row in rows:
         n = cell_count(row, "n", place) if "n" in row else None
         figure = Figure(cell_ms(row, "ms", place), n)
-        key = {name: _value(cell) for name, cell in row.items() if name not in ("ms", "n")}
+        key = {name: _value(cell) for name, cell in row.items() if name not in NOT_KEYS}
         if key.get("kind") not in spec_kinds():
             unread[str(key.get("kind", "no kind"))[:60]] += 1
             continue

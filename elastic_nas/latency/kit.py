@@ -21,7 +21,7 @@ from elastic_nas.files import PACKAGE, write_atomic
 from elastic_nas.kit_figures import digest
 from elastic_nas.kit_run import PLAN
 from elastic_nas.latency.devices import Device, device_names, load_device
-from elastic_nas.latency.kit_texts import bare_script, readme
+from elastic_nas.latency.kit_texts import bare_script, blocks_csv, children_csv, readme
 from elastic_nas.latency.kit_weights import SharedWeights
 from elastic_nas.latency.micromodels import block_model, child_model, null_model
 from elastic_nas.latency.plan import Draw, Plan, guessed_ms, plan_for
@@ -75,6 +75,8 @@ def write_kit(
     kit.add("README.txt", readme(content).encode())
     for program in ("onnxruntime", "litert"):
         kit.add(f"bare/{program}.sh", bare_script(program, content).encode())
+    kit.add("by_hand/blocks.csv", blocks_csv(content["blocks"]).encode())
+    kit.add("by_hand/children.csv", children_csv(content["children"]).encode())
     zipped = kit.finish()
     write_atomic(out, zipped)
     return {
@@ -84,6 +86,7 @@ def write_kit(
         "models": kit.models,
         "bytes": len(zipped),
         "unpacked_bytes": kit.unpacked,
+        "measure": device.measure,
     }
 
 

@@ -1,6 +1,11 @@
-"""What a kit says to people, and its scripts for devices without Python."""
+"""What a kit says to people, and its scripts and forms for devices without Python."""
 
+import csv
+import io
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from elastic_nas.genotype import format_genotype
 
 README = """\
 This kit measures {device} with onnxruntime for elastic-nas, space {space}, {classes} classes.
@@ -20,6 +25,12 @@ It uploads nothing; all that it learns is in result.json, as text.
    elastic-nas profile {device} --space {space} --classes {classes} --import result.json
 
 Without Python on the device: see the first lines of bare/onnxruntime.sh and bare/litert.sh.
+
+Where no program of these runs: time the models by any means, write the milliseconds into the two
+forms in by_hand, and on your computer:
+
+   elastic-nas profile {device} --space {space} --classes {classes} \\
+       --import by_hand/blocks.csv --children by_hand/children.csv
 """
 
 SCRIPT = """\
@@ -96,3 +107,31 @@ def bare_script(runtime: str, plan: dict[str, Any]) -> str:
         models=" ".join(dict.fromkeys(names)),
         options=options.format(provider=provider, threads=plan["runtime"]["threads"]),
     )
+
+
+def blocks_csv(models: Iterable[Mapping[str, Any]]) -> str:
+    """A form for what the blocks take, as `foreign.read_blocks` reads it."""
+    rows = [{"file": m["file"], **m["is"]["block"]} for m in models if m["is"]]
+    columns = dict.fromkeys(key for row in rows for key in row)
+    return _form([*columns, "ms"], rows)
+
+
+def children_csv(models: Iterable[Mapping[str, Any]]) -> str:
+    """A form for what the children take, as `imports.import_table` reads it."""
+    rows = [
+        {
+            "file": model["file"],
+            "role": model["is"]["role"],
+            "genotype": format_genotype(model["is"]["genotype"]),
+        }
+        for model in models
+    ]
+    return _form(["file", "role", "genotype", "ms"], rows)
+
+
+def _form(columns: list[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

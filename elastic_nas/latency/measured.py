@@ -24,11 +24,11 @@ class Measured:
     """Whole children that were measured against one table.
 
     Attributes:
-        table_sha256: Hash of the table's file.
+        digest: Of what the table says of the network; see `predictor.Predictor`.
         ms: Milliseconds at the table's speed, by genotype.
     """
 
-    table_sha256: str
+    digest: str
     ms: Mapping[Genotype, float]
 
     def write(self, path: Path) -> None:
@@ -38,35 +38,33 @@ class Measured:
             RunFolderError: It cannot be written.
         """
         children = [{"genotype": list(g), "ms": float(f"{ms:.6g}")} for g, ms in self.ms.items()]
-        write_json(
-            path, {"schema": SCHEMA, "table_sha256": self.table_sha256, "children": children}
-        )
+        write_json(path, {"schema": SCHEMA, "digest": self.digest, "children": children})
 
 
-def read_measured(path: Path, table_sha256: str, genes: int) -> Measured:
+def read_measured(path: Path, digest: str, genes: int) -> Measured:
     """What was measured against this table; nothing where there is no file, or of another table.
 
     Args:
         path: The file.
-        table_sha256: Hash of the table in use.
+        digest: Of the table in use.
         genes: Length of a genotype.
 
     Raises:
         RunFolderError: The file is damaged.
     """
     if not path.is_file():
-        return Measured(table_sha256, {})
+        return Measured(digest, {})
     values = read_json(path)
     try:
         if values["schema"] != SCHEMA or len(values["children"]) > MAX_CHILDREN:
             raise ValueError("another schema, or too long")
         ms = dict(_child(row, genes) for row in values["children"])
-        same = values["table_sha256"] == table_sha256
+        same = values["digest"] == digest
     except (TypeError, KeyError, ValueError) as error:
         raise RunFolderError(
             f"{path} is damaged ({error}); remove it, and search again to measure its children."
         ) from error
-    return Measured(table_sha256, ms if same else {})
+    return Measured(digest, ms if same else {})
 
 
 def _child(row: Any, genes: int) -> tuple[Genotype, float]:

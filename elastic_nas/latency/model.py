@@ -170,6 +170,9 @@ def _check_quality(values: Mapping[str, Any]) -> None:
     for key, (least, most) in limits.items():
         if values[key] is not None and not _is_number(values[key], least, most):
             raise TableError(f"{key} of a fitted model must be {least:g} to {most:g}, or null.")
+    told = [values[key] is not None for key in limits if key != "noise_floor"]
+    if {*told, bool(values["ratios"])} == {True, False}:
+        raise TableError("ratios and figures of merit of a fitted model go together.")
 
 
 def block_features(spec: BlockSpec, table_ms: float) -> tuple[float, ...]:
@@ -261,15 +264,12 @@ def calibrate(
     if len(measured_ms) == 0:
         return model
     predicted = model.predict_ms(features)
-    judged = quality(predicted, measured_ms)
+    judged: dict[str, Any] = quality(predicted, measured_ms)
     return replace(
         model,
         ratios=tuple(float(f"{r:.6g}") for r in np.sort(measured_ms / predicted)),
-        mape=judged["mape"],
-        within_5=judged["within_5"],
-        within_10=judged["within_10"],
-        kendall_tau=judged["kendall_tau"],
         noise_floor=noise_floor if isfinite(noise_floor) else None,
+        **judged,
     )
 
 

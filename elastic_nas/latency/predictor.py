@@ -1,5 +1,7 @@
 """Predicted latency of children, millions a second, and the bound that 95 % of them keep."""
 
+import json
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +37,8 @@ class Predictor:
     Attributes:
         model: The fitted model.
         interpolated: Whether the classifier's figures are interpolated.
+        digest: Of the model and of what the anchors took: it stays where the table learns of
+            other spaces or classes, or is profiled again with nothing lacking.
         stale, speed, level: As given.
 
     Raises:
@@ -75,6 +79,8 @@ class Predictor:
             isinstance(spec, ClassifierSpec) and spec not in table.blocks for spec in specs
         )
         self._device, self._space = name, whole.space_name
+        content = [table.provenance["anchors"].get(whole.identity), self.model.to_json()]
+        self.digest = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
         def contribution_ms(spec: BlockSpec) -> float:
             return self.model.block_ms(block_features(spec, table.entry_ms(spec)[0]))

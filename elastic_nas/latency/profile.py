@@ -20,7 +20,7 @@ from elastic_nas.latency.rows import BlockRow, ChildRow
 from elastic_nas.latency.speed import check_move
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.measure import Protocol, environment
-from elastic_nas.progress import say, track
+from elastic_nas.progress import track
 from elastic_nas.specs import BlockSpec
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def profile(
     facts = environment()
     check_here(device, facts)
     bench = Bench(runtime, protocol or Protocol())
-    table = _continued(table, device, runtime, facts) or fresh_table(device, bench, facts)
+    if table is None or not_continued(table, device, runtime, facts):
+        table = fresh_table(device, bench, facts)
     extend(table, network, bench, save, draw or Draw())
     return table
 
@@ -145,19 +146,18 @@ def _timed(rows: list[dict[str, Any]], anchors: Anchors) -> list[dict[str, Any]]
     ]
 
 
-def _continued(
-    table: LatencyTable | None, device: Device, runtime: TimedRuntime, facts: dict[str, Any]
-) -> LatencyTable | None:
-    """The table, if its figures may stand beside new ones."""
-    if table is None:
-        return None
+def not_continued(
+    table: LatencyTable, device: Device, runtime: TimedRuntime, facts: dict[str, Any]
+) -> str:
+    """Why the table's figures may not stand beside new ones, or nothing.
+
+    Raises:
+        TableError: It is of another device.
+    """
     table.check_fits(device)
     described = runtime.describe()
     stale = table.stale(described["version"], facts)
-    if stale or table.runtime != described:
-        say(f"the table of {device.name} is left aside: {stale or 'other runtime settings'}.")
-        return None
-    return table
+    return stale or ("" if table.runtime == described else "measured with other runtime settings")
 
 
 def _measure_blocks(

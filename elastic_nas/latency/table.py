@@ -104,7 +104,7 @@ class LatencyTable:
         """
         if self.runtime["version"] != version:
             if self.runtime["version"] == "imported":
-                return "imported, and what its figures were measured with is unknown"
+                return "imported; what its figures were measured with is unknown"
             return f"measured with {self.runtime['name']} {self.runtime['version']}, not {version}"
         mine = signature({"flags": [], **self.device})
         here = signature(dict(environment))
@@ -174,44 +174,6 @@ class LatencyTable:
         """Store a block's figures in place of older ones."""
         self.blocks[spec] = row
         self.__dict__.pop("_classifiers", None)
-
-    def merge(self, other: "LatencyTable") -> "LatencyTable":
-        """Both tables' rows in one; a block that both have stays as it is here.
-
-        Fitted models lean on the blocks: refit the other's, see `fitting.fit_model`.
-
-        Raises:
-            TableError: They are of different devices, runtimes, precisions or machines.
-        """
-        for what in ("runtime", "precision"):
-            if getattr(self, what) != getattr(other, what):
-                raise TableError(f"tables of different {what} cannot be merged.")
-        names = [table.device["name"] for table in (self, other)]
-        if names[0] != names[1] or other.stale(
-            self.runtime["version"], {"flags": [], **self.device}
-        ):
-            raise TableError("tables of different devices or machines cannot be merged.")
-        rows = {(row.space, row.genotype, row.role): row for row in self.children + other.children}
-        return LatencyTable(
-            device=other.device,
-            runtime=other.runtime,
-            precision=other.precision,
-            protocol=other.protocol,
-            provenance={
-                **other.provenance,
-                **{
-                    key: {**self.provenance.get(key, {}), **other.provenance.get(key, {})}
-                    for key in ("anchors", "spaces")
-                },
-                **{
-                    key: [*self.provenance.get(key, []), *other.provenance.get(key, [])]
-                    for key in ("visits", "imported")
-                },
-            },
-            blocks={**other.blocks, **self.blocks},
-            children=list(rows.values()),
-            models={**self.models, **other.models},
-        )
 
 
 def _lines(parts: Mapping[str, Any]) -> Iterable[str]:

@@ -1,0 +1,136 @@
+"""Tables from the command line on an imaginary device: profiled, checked, imported, kept."""
+
+import json
+
+import pytest
+from fake_latency import FakeRuntime, imaginary_device
+from small_run import cli, done, facts, refused
+
+from elastic_nas import profiling
+from elastic_nas.files import user_folder
+from elastic_nas.latency.fitting import fit_model
+from elastic_nas.latency.predictor import Predictor
+from elastic_nas.latency.speed_file import read_speed
+from elastic_nas.latency.table import LatencyTable
+from elastic_nas.network import Network
+
+DEVICE, SPACE, OTHER = "local-ort-1t", "tiny:size=8", "tiny:size=16"
+
+
+@pytest.fixture
+def stopwatch(monkeypatch):
+    return imaginary_device(monkeypatch)
+
+
+def table_file():
+    return user_folder() / "latency_tables" / f"{DEVICE}.json"
+
+
+@pytest.fixture
+def place():
+    return table_file()
+
+
+def fails(*options):
+    result = cli("profile", DEVICE, "--check", *options)
+    assert result.exit_code == 1
+    return result.stdout
+
+
+def checked(space):
+    digest = Predictor(Network(space, 1000), LatencyTable.read(table_file())).digest
+    return read_speed(DEVICE, digest)
+
+
+def test_a_check_times_the_anchors_of_every_space(stopwatch, place):
+    for space in (SPACE, OTHER):
+        done("profile", DEVICE, "--space", space)
+    stopwatch.factor = 1.03
+    said = done("profile", DEVICE, "--check")
+    assert f"{SPACE}   holds; speed 1.0" in said
+    assert f"{OTHER}  holds; speed 1.0" in said
+    assert all(checked(space).factor == pytest.approx(1.03, abs=0.02) for space in (SPACE, OTHER))
+    assert len(facts("profile", DEVICE, "--check", "--space", OTHER)["spaces"]) == 1
+
+
+def test_a_check_that_fails_exits_with_1_and_is_remembered(stopwatch, place):
+    done("profile", DEVICE, "--space", SPACE)
+    stopwatch.factor = 1.2
+    found = json.loads(fails("--json"))
+    assert not found["holds"]
+    assert "times as long" in found["spaces"][0]["why"]
+    assert checked(SPACE).why == found["spaces"][0]["why"]
+    said = fails()
+    assert "does not hold" in said
+    assert f"remove {place}, then elastic-nas profile {DEVICE} --space {SPACE}" in said
+    stopwatch.factor = 1.0
+    done("profile", DEVICE, "--check")
+    assert checked(SPACE).why == ""
+
+
+def test_a_table_of_another_version_is_not_timed_to_be_checked(stopwatch, place, monkeypatch):
+    done("profile", DEVICE, "--space", SPACE)
+    before = stopwatch.timed
+    monkeypatch.setattr(profiling, "runtime_of", lambda device: FakeRuntime("2.0"))
+    assert "cannot hold here: it was measured with onnxruntime 1.0, not 2.0" in refused(
+        "profile", DEVICE, "--check"
+    )
+    assert stopwatch.timed == before
+
+
+def test_a_table_that_cannot_be_continued_is_kept_aside(stopwatch, place, monkeypatch, capsys):
+    done("profile", DEVICE, "--space", SPACE)
+    old = place.read_bytes()
+    monkeypatch.setattr(profiling, "runtime_of", lambda device: FakeRuntime("2.0"))
+    profiling.profile(DEVICE, profiling.Scope(space=SPACE))
+    (aside,) = place.parent.glob(f"{DEVICE}.1.0.*.json")
+    assert aside.read_bytes() == old
+    said = capsys.readouterr().err
+    assert f"was measured with onnxruntime 1.0, not 2.0; it is kept as {aside}" in said
+    assert LatencyTable.read(place).runtime["version"] == "2.0"
+
+
+def test_a_profile_with_nothing_lacking_keeps_what_was_checked(stopwatch, place):
+    for _ in range(2):
+        done("profile", DEVICE, "--space", SPACE)
+        if checked(SPACE) is None:
+            done("profile", DEVICE, "--check")
+    assert len(LatencyTable.read(place).provenance["visits"]) == 2
+    assert checked(SPACE) is not None
+
+
+def test_an_imported_table_is_refitted_on_the_blocks_that_are_kept(stopwatch, place, tmp_path):
+    source = tmp_path / "theirs.json"
+    for space in (SPACE, OTHER):
+        done("profile", DEVICE, "--space", space, "--out", source)
+    stopwatch.factor = 1.08
+    done("profile", DEVICE, "--space", SPACE)
+    said = done("profile", DEVICE, "--space", SPACE, "--import", source)
+    assert "note: " in said
+    both, theirs = LatencyTable.read(place), LatencyTable.read(source)
+    network = Network(OTHER, 1000)
+    assert both.models[network.identity] == fit_model(network, both)
+    assert both.models[network.identity] != theirs.models[network.identity]
+    known = Predictor(network, theirs)
+    told = Predictor(network, both)
+    children = [row.genotype for row in theirs.children if row.space == network.identity]
+    assert told.predict_ms(children) == pytest.approx(known.predict_ms(children), rel=0.03)
+
+
+def test_a_table_without_the_asked_space_is_refused_and_nothing_written(stopwatch, place, tmp_path):
+    source = tmp_path / "theirs.json"
+    done("profile", DEVICE, "--space", SPACE, "--out", source)
+    said = refused("profile", DEVICE, "--space", OTHER, "--import", source)
+    assert f"holds no model of {OTHER}, but of {SPACE}" in said
+    assert not place.exists()
+    done("profile", DEVICE, "--space", SPACE, "--import", source)
+    assert place.read_bytes() == source.read_bytes()
+
+
+def test_spaces_that_are_not_here_any_more_are_passed_over(stopwatch, place):
+    done("profile", DEVICE, "--space", SPACE)
+    table = LatencyTable.read(place)
+    table.provenance["spaces"] |= {"a" * 64: "gone", "b" * 64: "tiny:size=none"}
+    table.provenance["anchors"] |= {key * 64: [] for key in "ab"}
+    table.write(place)
+    assert [row["space"] for row in facts("profile", DEVICE, "--check")["spaces"]] == [SPACE]
