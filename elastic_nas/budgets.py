@@ -92,8 +92,8 @@ class Budgets:
         latency_ms: Milliseconds, held against the latency *bound*, not the prediction.
         params: Number of learned numbers.
         macs: Multiply-accumulates at batch 1.
-        size_bytes: Bytes of the deployed weights.
-        memory_bytes: Bytes of the activations that a child needs at one time, counted in fp32.
+        size_bytes: Bytes of the file in the device's precision.
+        memory_bytes: Bytes of the activations that a child needs at one time.
 
     Raises:
         ConfigError: A limit is not positive and finite.
@@ -171,8 +171,8 @@ class Costs:
         bound_ms: Upper bound of the latency, milliseconds.
         params: Number of learned numbers.
         macs: Multiply-accumulates at batch 1.
-        size_bytes: Bytes of the deployed weights.
-        memory_bytes: Bytes of the activations that a child needs at one time, in fp32.
+        size_bytes: Bytes of the file in the device's precision.
+        memory_bytes: Bytes of the activations that a child needs at one time, in that precision.
     """
 
     predicted_ms: "Cost"

@@ -69,9 +69,9 @@ def profile(  # noqa: PLR0913  one parameter an option
     if import_ is None:
         path, report = profiling.profile(device, scope)
     else:
-        path, report = profiling.import_file(
-            import_, device, scope, expand=expand, children=children
-        )
+        from elastic_nas.importing import import_file
+
+        path, report = import_file(import_, device, scope, expand=expand, children=children)
     typer.echo(report)
     typer.echo(f"table: {path}")
 

@@ -167,6 +167,7 @@ def search(
 
     network = run.network
     target = open_target(network, device_name, table=table, run=run)
+    budgets = target.limited(budgets)
     check_feasible(network.dims, target.costs, budgets)
     for note in target.notes:
         say(f"note: {note}.")
@@ -260,10 +261,10 @@ def query(
 
 
 def answers_of(rows: list[Row], run: RunFolder, target: Target, budgets: Budgets) -> list[Answer]:
-    """The evaluated children within the budgets, the best first."""
-    notes = target.notes
+    """The evaluated children within the budgets and the device's own limits, the best first."""
+    notes, limits = target.notes, target.limited(budgets)
     return answer_query(
-        rows, run.network, target.costs, budgets, lambda _: notes, target.measured_ms
+        rows, run.network, target.costs, limits, lambda _: notes, target.measured_ms
     )
 
 

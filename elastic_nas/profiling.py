@@ -1,4 +1,4 @@
-"""Latency tables from start to end: measure, check, import, and the kit for other machines."""
+"""Latency tables of this machine: measure, check; and the kit that does so on another."""
 
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elastic_nas.errors import ConfigError, TableError, UnknownName
-from elastic_nas.files import locked, sha256_of, user_folder, write_atomic
+from elastic_nas.files import data_folder, locked, sha256_of, user_folder, write_atomic
 from elastic_nas.latency.devices import Device, find_table, load_device
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.machine import environment
@@ -104,63 +104,7 @@ def profile(device_name: str, scope: Scope, draw: "Draw | None" = None) -> tuple
             table.write(path)
 
         table = measure_all(network, runtime, device, known, save=save, draw=draw)
-        return path, _finish(table, network, path)
-
-
-def import_file(
-    source: Path,
-    device_name: str,
-    scope: Scope,
-    *,
-    expand: str | None = None,
-    children: Path | None = None,
-) -> tuple[Path, str]:
-    """Take figures that were measured elsewhere into the device's table.
-
-    What the file is shows in itself: a kit's result, another table of the same device, or a table
-    of another project (see `latency.imports`).
-
-    Args:
-        source: The file.
-        device_name: A hardware profile's name or path.
-        scope: What it shall predict, and where to keep it.
-        expand: What ``expand`` means in an OFA-style table: ``channels`` or ``ratio``.
-        children: A CSV file of whole children to fit on.
-
-    Returns:
-        The table's path, and the report for a person.
-
-    Raises:
-        TableError: The file cannot be trusted, or is of another device or space.
-    """
-    from elastic_nas.latency.imports import import_table
-    from elastic_nas.latency.kit_result import is_result, read_result
-    from elastic_nas.latency.kit_table import table_from
-
-    device = load_device(device_name)
-    network, path = scope.network, scope.place(device)
-    notes: list[str] = []
-    if is_result(source):
-        table = table_from(read_result(source), network, device)
-    elif source.suffix == ".json":
-        table = LatencyTable.read(source)
-        table.check_fits(device)
-    else:
-        table, text = import_table(source, network, device, expand=expand, children=children)
-        notes = [text]
-    with scope.locked():
-        known = scope.known(device)
-        if known is not None:
-            table, more = _merged(known, table, network, path)
-            notes = [*notes, *more]
-        if network.identity not in table.models:
-            raise TableError(
-                f"{source} holds no model of {network.space_name}, but of "
-                f"{', '.join(_names(table)) or 'no space'}.\nName one of these with --space; or "
-                f"measure it: elastic-nas profile {device.name} --space {network.space_name}"
-            )
-        table.write(path)
-        return path, "\n".join([*notes, _finish(table, network, path)])
+        return path, finish(table, network, path)
 
 
 def check(
@@ -182,8 +126,8 @@ def check(
         table: A table to check whatever else exists.
 
     Returns:
-        ``device``, ``table``, ``holds``, and ``spaces``: a list of ``space``, ``factor``, ``low``,
-        ``high``, ``n`` and ``why`` (empty where the table holds).
+        ``device``, ``table``, ``shipped`` (whether it came with the package), ``holds``, and
+        ``spaces``: a list of ``space``, ``factor``, ``low``, ``high``, ``n`` and ``why`` (empty where the table holds).
 
     Raises:
         MeasurementRefused: The machine is too busy.
@@ -214,7 +158,14 @@ def check(
         write_speed(device.name, Predictor(network, content).digest, speed, why)
         found.append({"space": network.space_name, **asdict(speed), "why": why})
     holds = not any(row["why"] for row in found)
-    return {"device": device.name, "table": str(path), "holds": holds, "spaces": found}
+    shipped = path.parent == data_folder("latency_tables")
+    return {
+        "device": device.name,
+        "table": str(path),
+        "shipped": shipped,
+        "holds": holds,
+        "spaces": found,
+    }
 
 
 def make_kit(
@@ -241,35 +192,7 @@ def _kept_aside(path: Path, table: LatencyTable) -> Path:
     return copy
 
 
-def _merged(
-    known: LatencyTable, table: LatencyTable, network: Network, path: Path
-) -> tuple[LatencyTable, list[str]]:
-    """Both tables in one, with a model of each space, and what a person must know.
-
-    Raises:
-        TableError: They cannot stand beside each other; the message says where else to write.
-    """
-    from elastic_nas.latency.imports import model_for
-    from elastic_nas.latency.merge import merge
-
-    try:
-        both, notes = merge(known, table)
-    except TableError as error:
-        raise TableError(
-            f"{path} is there already: {error}\nName another place with --out FILE, or move that "
-            "table away."
-        ) from error
-    networks = {network.identity: network, **_networks(table)}
-    for identity in table.models:
-        if identity in networks:
-            both.models[identity] = model_for(networks[identity], both)
-        elif identity not in both.models:
-            name = table.provenance.get("spaces", {}).get(identity, identity)
-            notes.append(f"no model of {name} is made; import the file again with --space {name}")
-    return both, [f"note: {note}." for note in notes]
-
-
-def _finish(table: LatencyTable, network: Network, path: Path) -> str:
+def finish(table: LatencyTable, network: Network, path: Path) -> str:
     """Report and picture of the table's model of this network."""
     from elastic_nas.latency.picture import picture_of, plot_profile
     from elastic_nas.latency.report import report
@@ -279,13 +202,7 @@ def _finish(table: LatencyTable, network: Network, path: Path) -> str:
     return report(table, network) + (f"\npicture: {picture}" if drawn else "")
 
 
-def _names(table: LatencyTable) -> list[str]:
-    """The spaces of which the table has a model."""
-    names = table.provenance.get("spaces", {})
-    return [names.get(identity, identity) for identity in table.models]
-
-
-def _networks(table: LatencyTable) -> dict[str, Network]:
+def networks_of(table: LatencyTable) -> dict[str, Network]:
     """The spaces that the table knows by name, as they are here; by identity.
 
     One in a file is left out, as a table's word is no reason to execute a file; and one that is
@@ -305,7 +222,7 @@ def _anchored(table: LatencyTable, run: RunFolder | None, space: str | None) -> 
     """The asked network; by default all that the table has anchors of."""
     if run is not None or space is not None:
         return [Scope(run, space).network]
-    anchors, networks = table.provenance["anchors"], _networks(table)
+    anchors, networks = table.provenance["anchors"], networks_of(table)
     known = [network for identity, network in networks.items() if anchors.get(identity)]
     if not known:
         raise TableError(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SECONDS_BETWEEN_LINES = 15.0
-SECONDS_TO_ESTIMATE = 2.0
+STEPS_TO_ESTIMATE, SECONDS_TO_ESTIMATE = 2, 2.0
 """The first step often takes much longer or shorter than the others: no estimate from it."""
 
 
@@ -46,15 +46,13 @@ class Tracker:
         return f"{self.figures()}; {self._note}" if self._note else self.figures()
 
     def figures(self) -> str:
-        """``12/40, 3.1/s, 0:09 left``; without the time left in the first seconds."""
+        """``12/40, 3.1/s, 0:09 left``; at first without the time left."""
         seconds = max(time.monotonic() - self._started, 1e-9)
-        rate = (self.done - self._first) / seconds
-        if self.done < self.total and (rate == 0 or seconds < SECONDS_TO_ESTIMATE):
+        steps = self.done - self._first
+        if self.done < self.total and (steps < STEPS_TO_ESTIMATE or seconds < SECONDS_TO_ESTIMATE):
             return f"{self.done}/{self.total}"
-        return f"{self.done}/{self.total}, {rate:.3g}/s, {clock(self._left(rate))} left"
-
-    def _left(self, rate: float) -> float:
-        return (self.total - self.done) / rate if rate else 0.0
+        left = (self.total - self.done) * seconds / max(steps, 1)
+        return f"{self.done}/{self.total}, {steps / seconds:.3g}/s, {clock(left)} left"
 
 
 class _Bar(Tracker):

@@ -52,7 +52,7 @@ class Answer:
         measured_ms: Measured latency, milliseconds, if it was measured.
         params: Number of learned numbers.
         macs: Multiply-accumulates at batch 1.
-        size_bytes: Bytes of the deployed weights.
+        size_bytes: Bytes of the file in the device's precision, at most.
         memory_bytes: Bytes of the activations that it needs at one time.
         notes: What weakens the latency figures, e.g. that the table is stale; often empty.
     """

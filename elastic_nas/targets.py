@@ -4,8 +4,9 @@ Imports neither torch nor a runtime, so that a query is quick.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from elastic_nas import additive, plugins
 from elastic_nas.additive import AdditiveCost
-from elastic_nas.budgets import Costs
+from elastic_nas.budgets import Budgets, Costs
 from elastic_nas.errors import ConfigError
 from elastic_nas.files import sha256_of
 from elastic_nas.genotype import Genotype
@@ -28,6 +29,7 @@ from elastic_nas.machine import environment, signature
 from elastic_nas.network import Network
 from elastic_nas.runs import RunFolder
 from elastic_nas.specs import BlockSpec
+from elastic_nas.specs.block import FLOAT_BYTES
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,16 @@ class Target:
         if device.precision == "fp32":
             return ()
         what = f"its {device.precision} form, as {device.runtime} converts it"
-        return (f"the exported file is fp32; the latency is that of {what}",)
+        return (f"the exported file is fp32; latency, size and memory are those of {what}",)
+
+    def limited(self, budgets: Budgets) -> Budgets:
+        """The budgets, and the device's own limits where these are narrower."""
+        limits = self.device.limits
+        own = {"memory_bytes": limits.get("memory_kb"), "size_bytes": limits.get("flash_kb")}
+        narrower = {
+            name: min(1024 * kb, getattr(budgets, name) or inf) for name, kb in own.items() if kb
+        }
+        return replace(budgets, **narrower)
 
 
 def _as_floats(count: Callable[[Any], NDArray[np.int64]]) -> Callable[[Any], NDArray[np.float64]]:
@@ -192,7 +203,7 @@ def open_target(
         bound_ms=bound_ms,
         params=_as_floats(partial(additive.params, network)),
         macs=_as_floats(partial(additive.macs, network)),
-        size_bytes=_as_floats(partial(additive.file_bytes, network)),
+        size_bytes=_as_floats(partial(additive.file_bytes, network, precision=device.precision)),
         memory_bytes=_memory_bytes(network, content),
     )
     digest = sha256_of(path)
@@ -203,11 +214,12 @@ def _memory_bytes(
     network: Network, table: LatencyTable
 ) -> Callable[[NDArray[np.integer]], NDArray[np.float64]]:
     """Peak activations: the largest block's, by the runtime's own counters where it has them."""
+    scale = FLOAT_BYTES if table.precision == "int8" else 1
 
     def of_block(spec: BlockSpec) -> float:
         row = table.blocks.get(spec)
         counted = None if row is None else row.memory_bytes
-        return spec.costs.peak_bytes if counted is None else counted
+        return spec.costs.peak_bytes / scale if counted is None else counted
 
     return AdditiveCost(network, of_block, np.maximum)
 

@@ -116,7 +116,7 @@ def answer_table(answer: Answer, target: "Target", budgets: Budgets) -> str:
             f"{target.device.name}",
         ),
         ("", _measured_text(answer)),
-        *([("checked", target.checked_text)] if target.checked else []),
+        *([("checked", target.checked_text)] if target.checked_text else []),
         ("params", format_count(answer.params)),
         ("MACs", format_count(answer.macs)),
         ("file", f"at most {format_size(answer.size_bytes)}"),
@@ -248,12 +248,14 @@ def listing_table(facts: dict[str, Any]) -> str:
 def check_table(facts: dict[str, Any]) -> str:
     """Whether a table still holds, for a person."""
     broken = [row["space"] for row in facts["spaces"] if row["why"]]
+    anew = f"elastic-nas profile {facts['device']} --space {(broken or [''])[0]}"
+    if not facts["shipped"]:  # else the new one is written elsewhere, and found first
+        anew = f"move {facts['table']} away, then {anew}"
     advice = (
         "Predictions from it are now told at this speed."
         if facts["holds"]
         else "Until a check finds that it holds, its bounds are marked as no promise here. Close "
-        "other programs, let the machine cool, and check again; or measure it anew: remove "
-        f"{facts['table']}, then elastic-nas profile {facts['device']} --space {broken[0]}"
+        f"other programs, let the machine cool, and check again; or measure it anew: {anew}"
     )
     rows = [("table", facts["table"])]
     for row in facts["spaces"]:

@@ -28,7 +28,7 @@ FLOORS = (
     {"training", "latency", "search", "export", "query"},
     {
         "targets", "pipeline", "resume", "alone", "candidates", "delivery", "pictures", "report",
-        "import_ofa", "finalists", "profiling",
+        "import_ofa", "finalists", "profiling", "importing",
     },
     {
         "facts", "texts", "api", "demo", "guard", "options", "cli", "cli_runs", "cli_latency",

@@ -275,6 +275,8 @@ def test_sigterm_after_the_first_line(tmp_path):
     first = process.stderr.readline()
     process.terminate()
     _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130, first + stderr
+    # Where the signal comes while native code runs Python code (an import of torch's), Python
+    # remembers it and ends by SIGINT in place of our status; a shell sees 130 both times.
+    assert process.returncode in (130, -signal.SIGINT), first + stderr
     assert "Traceback" not in stderr
     assert "interrupted." in stderr

@@ -1,6 +1,8 @@
 """The kit as a file: what is in it, that it is the same twice, and how small it is."""
 
+import csv
 import json
+import shutil
 from dataclasses import replace
 from hashlib import sha256
 from zipfile import ZipFile
@@ -12,14 +14,17 @@ import pytest
 from small_kit import BOARD, DRAW, NETWORK, Unchanged, unpacked, written
 
 import elastic_nas.latency.kit as module
-from elastic_nas.errors import ConfigError, RunFolderError
+from elastic_nas.errors import ConfigError, RunFolderError, TableError
 from elastic_nas.files import PACKAGE
 from elastic_nas.genotype import sample
 from elastic_nas.kit_figures import digest
+from elastic_nas.latency.devices import load_device
+from elastic_nas.latency.imports import import_table
 from elastic_nas.latency.kit_weights import ALIGNMENT, LEAST_BYTES, PERIOD, SharedWeights
 from elastic_nas.latency.micromodels import block_model, child_model
 from elastic_nas.latency.plan import plan_for
 from elastic_nas.network import Network
+from elastic_nas.texts import kit_text
 
 
 @pytest.fixture(scope="module")
@@ -192,3 +197,37 @@ def test_facts_say_how_large_it_is(tmp_path):
     with ZipFile(tmp_path / "kit.zip") as file:
         assert facts["unpacked_bytes"] == sum(info.file_size for info in file.infolist())
         assert facts["models"] == sum(name.endswith(".onnx") for name in file.namelist())
+
+
+def test_the_forms_by_hand_are_what_is_imported(folder, tmp_path):
+    place = tmp_path / "by_hand"
+    shutil.copytree(folder / "by_hand", place)
+    for form in ("blocks", "children"):
+        rows = list(csv.DictReader((place / f"{form}.csv").read_text().splitlines()))
+        assert all((folder / row["file"]).is_file() for row in rows)
+        with (place / f"{form}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows({**row, "ms": 0.5 + 0.01 * i} for i, row in enumerate(rows))
+    blocks, children = place / "blocks.csv", place / "children.csv"
+    table, _ = import_table(blocks, NETWORK, BOARD, children=children)
+    plan = plan_for(NETWORK, DRAW)
+    assert table.blocks.keys() == set(plan.blocks)
+    assert {(r.genotype, r.role) for r in table.children} == {
+        *((g, "fit") for g in plan.fit),
+        *((g, "calibrate") for g in plan.calibrate),
+    }
+    blocks.write_text(blocks.read_text().replace(",0.52\n", ",\n"))
+    with pytest.raises(TableError, match=r"blocks.csv, line 4: ms must be milliseconds"):
+        import_table(blocks, NETWORK, BOARD, children=children)
+
+
+@pytest.mark.parametrize("name", ["stm32-class-mcu", "coral-class-npu"])
+def test_a_device_that_cannot_run_python_is_told_its_own_way(name):
+    device = load_device(name)
+    assert f"elastic-nas profile {name} --space SPACE --import" in device.measure
+    known = {"kit": "k.zip", "device": name, "space": "tiny", "models": 1, "bytes": 1}
+    for route, expected in ((device.measure, device.measure), ("", "python run.py")):
+        said = kit_text({**known, "unpacked_bytes": 1, "measure": route})
+        assert expected in said
+        assert ("python run.py" in said) == (route == "")

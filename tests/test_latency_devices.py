@@ -1,9 +1,15 @@
 """Hardware profiles, and where tables are looked for."""
 
+import re
+from dataclasses import replace
+
 import fake_latency
+import numpy as np
 import pytest
 
 from elastic_nas import plugins
+from elastic_nas.additive import file_bytes
+from elastic_nas.budgets import Budgets
 from elastic_nas.errors import ConfigError, TableError, UnknownName
 from elastic_nas.latency.devices import device_names, find_table, load_device, table_places
 from elastic_nas.network import Network
@@ -197,3 +203,39 @@ def test_a_query_needs_no_runtime(tmp_path, monkeypatch):
 def test_int8_models_of_a_gpu_are_symmetric(tmp_path):
     text = GOOD.replace("fp32", "int8") + "provider: TensorrtExecutionProvider\n"
     assert runtime_of(load_device(written(tmp_path, text))).scheme == "S8S8-symmetric"
+
+
+def test_a_device_with_little_memory_limits_what_is_chosen(tmp_path):
+    network, path = Network("tiny", 10), tmp_path / "table.json"
+    fake_latency.table(network).write(path)
+    target = open_target(network, "local-ort-1t", table=path)
+    assert target.limited(Budgets(macs=5.0)) == Budgets(macs=5.0)
+    small = replace(target, device=replace(target.device, limits={"memory_kb": 512}))
+    assert small.limited(Budgets()) == Budgets(memory_bytes=512 * 1024)
+    assert small.limited(Budgets(memory_bytes=9.0)) == Budgets(memory_bytes=9.0)
+    flash = replace(target, device=replace(target.device, limits={"flash_kb": 1}))
+    assert flash.limited(Budgets(size_bytes=9e9, macs=5.0)) == Budgets(size_bytes=1024, macs=5.0)
+
+
+def test_size_and_memory_are_those_of_the_devices_precision(tmp_path):
+    network, path = Network("tiny", 10), tmp_path / "table.json"
+    largest = np.array([network.largest])
+    costs = {}
+    for name, precision in (("local-ort-1t", "fp32"), ("local-ort-int8-1t", "int8")):
+        table = replace(fake_latency.table(network), precision=precision)
+        table.device["name"] = name
+        table.write(path)
+        costs[precision] = open_target(network, name, table=path).costs
+    fp32, int8 = costs["fp32"], costs["int8"]
+    assert int8.memory_bytes(largest) == fp32.memory_bytes(largest) / 4
+    assert int8.size_bytes(largest) == file_bytes(network, largest, "int8")
+    assert 2 < fp32.size_bytes(largest) / int8.size_bytes(largest) < 4
+
+
+def test_a_missing_table_says_how_to_make_one(tmp_path):
+    for name, advice in (
+        ("local-ort-2t", "Measure this machine: elastic-nas profile local-ort-2t --space SPACE"),
+        ("stm32-class-mcu", "elastic-nas kit --device stm32-class-mcu --space SPACE --out kit.zip"),
+    ):
+        with pytest.raises(TableError, match=re.escape(advice)):
+            find_table(load_device(name), run=tmp_path)

@@ -62,7 +62,7 @@ def test_a_check_that_fails_exits_with_1_and_is_remembered(stopwatch, place):
     assert checked(SPACE).why == found["spaces"][0]["why"]
     said = fails()
     assert "does not hold" in said
-    assert f"remove {place}, then elastic-nas profile {DEVICE} --space {SPACE}" in said
+    assert f"move {place} away, then elastic-nas profile {DEVICE} --space {SPACE}" in said
     stopwatch.factor = 1.0
     done("profile", DEVICE, "--check")
     assert checked(SPACE).why == ""
