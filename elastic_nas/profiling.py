@@ -127,8 +127,8 @@ def check(
 
     Returns:
         ``device``, ``table``, ``shipped`` (whether it came with the package), ``holds``, and
-        ``spaces``: a list of ``space``, ``factor``, ``low``, ``high``, ``n`` and ``why`` (empty where the
-        table holds).
+        ``spaces``: a list of ``space``, ``factor``, ``low``, ``high``, ``n`` and ``why``, which is
+        empty where the table holds.
 
     Raises:
         MeasurementRefused: The machine is too busy.

@@ -24,8 +24,8 @@ def test_the_page_holds(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plan, "Draw", partial(plan.Draw, 10, 20))
     blocks = BLOCK.findall(PAGE.read_text())
-    words = ["yaml", "console", "sh", "console", "sh", "console"]
-    assert [language for language, _ in blocks] == words
+    languages = ["yaml", "console", "sh", "console", "sh", "console"]
+    assert [language for language, _ in blocks] == languages
     # the last two take programs and figures of other machines: tests/test_kit.py fills the forms in
     for language, text in blocks[:4]:
         if language == "yaml":
