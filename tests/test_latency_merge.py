@@ -13,13 +13,14 @@ from elastic_nas.latency.rows import ChildRow
 from elastic_nas.measure import Timing
 from elastic_nas.network import Network
 
+VISIT = {"date": "2026-01-01", "device_s": 5.0, "speed": [], "stolen_share": None}
 SPACE, OTHER = Network("tiny:size=8", 10), Network("tiny:size=16", 10)
 
 
 def made(*networks, speed=1.0, start=0, **record):
     """A table of the imaginary device: blocks, anchors, and ten children from the `start`-th on."""
     table = fake_latency.table()
-    table.provenance |= {"device_s": 5.0, "visits": [], "spaces": {}, **record}
+    table.provenance |= {"device_s": 5.0, "visits": [VISIT], "spaces": {}, **record}
     for network in networks:
         covered = fake_latency.table(network)
         for spec, row in covered.blocks.items():
@@ -52,10 +53,17 @@ def test_other_figures_are_told_at_the_tables_own_speed():
         expected = child_ms(SPACE, row.genotype)
         assert (row.ms, row.p90, *row.round_ms) == pytest.approx((expected,) * 4, rel=1e-5)
     assert both.models == own.models
-    assert notes == [
-        f"{len(both.blocks) - 5 + 5} of {len(both.blocks) + 10} figures are known already, or "
-        "cannot be brought to the table's speed; the table's own stay"
-    ]
+    figures = len(both.blocks) + 10
+    known = len(both.blocks) - 5 + 5
+    assert notes == [f"{known} of {figures} figures are known already; the table's own stay"]
+
+
+def test_children_at_an_unknown_speed_are_left_out():
+    other = made(SPACE, start=5)
+    other.provenance["anchors"] = {}
+    both, notes = merge(made(SPACE), other)
+    assert len(both.children) == 10
+    assert "5 children are left out" in notes[1]
 
 
 def test_what_a_space_of_its_own_brings_stays_together():
@@ -81,14 +89,16 @@ def test_without_shared_anchors_it_is_said():
 
 
 def test_the_record_is_that_of_both():
-    visit = {"date": "2026-02-02", "device_s": 5.0, "speed": [], "stolen_share": None}
+    visit = {**VISIT, "date": "2026-02-02"}
     energy = {"rule": "a meter", "millijoules": {"anchor 0": 1.0}}
     own = made(SPACE, energy={SPACE.identity: energy})
     other = made(OTHER, visits=[visit], date="2026-02-02", kit="of a plan", null_ms=9.0)
     record = merge(own, other)[0].provenance
     assert record["energy"] == {SPACE.identity: energy}
     assert record["spaces"].keys() == {SPACE.identity, OTHER.identity}
-    assert (record["device_s"], record["visits"]) == (10.0, [visit])
+    assert (record["device_s"], record["visits"]) == (10.0, [VISIT, visit])
+    again = merge(own, own)[0].provenance
+    assert (again["device_s"], again["visits"]) == (5.0, [VISIT])
     assert (record["null_ms"], record["date"]) == (NULL_MS, "2026-02-02")
     assert record["kit"] == "of a plan"
 

@@ -36,18 +36,24 @@ def merge(own: LatencyTable, other: LatencyTable) -> tuple[LatencyTable, list[st
     }
     known = {(row.space, row.genotype, row.role) for row in own.children}
     spaces = {row.space for row in own.children}
-    children = []
+    children, strange = [], 0
     for row in other.children:
         if row.space not in spaces:
             children.append(row)
-        elif row.space in speeds and (row.space, row.genotype, row.role) not in known:
-            children.append(row_at_speed(row, speeds[row.space].factor))
+        elif (row.space, row.genotype, row.role) not in known:
+            if row.space in speeds:
+                children.append(row_at_speed(row, speeds[row.space].factor))
+            else:
+                strange += 1
     notes = []
-    left = len(other.blocks) - len(blocks) + len(other.children) - len(children)
-    if left:
+    figures = len(other.blocks) + len(other.children)
+    same = figures - len(blocks) - len(children) - strange
+    if same:
+        notes.append(f"{same} of {figures} figures are known already; the table's own stay")
+    if strange:
         notes.append(
-            f"{left} of {len(other.blocks) + len(other.children)} figures are known already, or "
-            "cannot be brought to the table's speed; the table's own stay"
+            f"{strange} children are left out: no anchor children tell at what speed of the "
+            "machine they were measured"
         )
     if own.blocks and not speeds:
         notes.append(
@@ -109,7 +115,9 @@ def _provenance(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, A
             both[key] = {**other.get(key, {}), **own.get(key, {})}
     for key in ("visits", "imported"):
         if key in both:
-            both[key] = [*own.get(key, []), *other.get(key, [])]
+            mine = own.get(key, [])
+            both[key] = [*mine, *(entry for entry in other.get(key, []) if entry not in mine)]
     both["date"] = max(own["date"], other["date"])
-    both["device_s"] = round(own.get("device_s", 0.0) + other.get("device_s", 0.0), 1)
+    if "visits" in both:
+        both["device_s"] = round(sum(visit["device_s"] for visit in both["visits"]), 1)
     return both
