@@ -97,10 +97,12 @@ def profile(device_name: str, scope: Scope, draw: "Draw | None" = None) -> tuple
     with scope.locked():
         known = scope.known(device)
         why = not_continued(known, device, runtime, environment()) if known else ""
-        if known and why:
-            say(f"{path} was {why}; it is kept as {_kept_aside(path, known)}.")
 
         def save(table: LatencyTable) -> None:
+            nonlocal why
+            if why:
+                say(f"{path} was {why}; it is kept as {_kept_aside(path)}.")
+                why = ""
             table.write(path)
 
         table = measure_all(network, runtime, device, known, save=save, draw=draw)
@@ -154,9 +156,10 @@ def check(
         )
     found = []
     for network in _anchored(content, run, space):
+        digest = Predictor(network, content).digest
         speed = check_drift(network, runtime, content)
         why = verdict(speed)
-        write_speed(device.name, Predictor(network, content).digest, speed, why)
+        write_speed(device.name, digest, speed, why)
         found.append({"space": network.space_name, **asdict(speed), "why": why})
     holds = not any(row["why"] for row in found)
     shipped = path.parent == data_folder("latency_tables")
@@ -186,9 +189,9 @@ def make_kit(
     return facts
 
 
-def _kept_aside(path: Path, table: LatencyTable) -> Path:
-    """A copy of a table that is about to be replaced, named after what it was measured with."""
-    copy = path.with_name(f"{path.stem}.{table.runtime['version']}.{sha256_of(path)[:8]}.json")
+def _kept_aside(path: Path) -> Path:
+    """A copy of a table that is about to be replaced."""
+    copy = path.with_name(f"{path.stem}.replaced-{sha256_of(path)[:8]}.json")
     write_atomic(copy, path.read_bytes())
     return copy
 
@@ -220,11 +223,15 @@ def networks_of(table: LatencyTable) -> dict[str, Network]:
 
 
 def _anchored(table: LatencyTable, run: RunFolder | None, space: str | None) -> list[Network]:
-    """The asked network; by default all that the table has anchors of."""
+    """The asked network; by default all that the table can predict and has anchors of."""
     if run is not None or space is not None:
         return [Scope(run, space).network]
     anchors, networks = table.provenance["anchors"], networks_of(table)
-    known = [network for identity, network in networks.items() if anchors.get(identity)]
+    known = [
+        network
+        for identity, network in networks.items()
+        if anchors.get(identity) and identity in table.models
+    ]
     if not known:
         raise TableError(
             f"the latency table of {table.device['name']} names no space whose anchors could be "

@@ -83,7 +83,7 @@ def test_a_table_that_cannot_be_continued_is_kept_aside(stopwatch, place, monkey
     old = place.read_bytes()
     monkeypatch.setattr(profiling, "runtime_of", lambda device: FakeRuntime("2.0"))
     profiling.profile(DEVICE, profiling.Scope(space=SPACE))
-    (aside,) = place.parent.glob(f"{DEVICE}.1.0.*.json")
+    (aside,) = place.parent.glob(f"{DEVICE}.replaced-*.json")
     assert aside.read_bytes() == old
     said = capsys.readouterr().err
     assert f"was measured with onnxruntime 1.0, not 2.0; it is kept as {aside}" in said
@@ -125,6 +125,28 @@ def test_a_table_without_the_asked_space_is_refused_and_nothing_written(stopwatc
     assert not place.exists()
     done("profile", DEVICE, "--space", SPACE, "--import", source)
     assert place.read_bytes() == source.read_bytes()
+
+
+def test_nothing_is_replaced_until_something_was_measured(stopwatch, place, monkeypatch):
+    done("profile", DEVICE, "--space", SPACE)
+    old = place.read_bytes()
+    monkeypatch.setattr(profiling, "runtime_of", lambda device: FakeRuntime("2.0"))
+    stopwatch.refuse = lambda ms: True
+    refused("profile", DEVICE, "--space", SPACE)
+    assert place.read_bytes() == old
+    assert [path.name for path in place.parent.glob("*.json")] == [place.name]
+
+
+def test_a_space_without_a_model_is_not_checked(stopwatch, place):
+    for space in (SPACE, OTHER):
+        done("profile", DEVICE, "--space", space)
+    table = LatencyTable.read(place)
+    del table.models[Network(OTHER, 10).identity]
+    table.write(place)
+    assert [row["space"] for row in facts("profile", DEVICE, "--check")["spaces"]] == [SPACE]
+    before = stopwatch.timed
+    assert "has no fitted model" in refused("profile", DEVICE, "--check", "--space", OTHER)
+    assert stopwatch.timed == before
 
 
 def test_spaces_that_are_not_here_any_more_are_passed_over(stopwatch, place):
