@@ -102,7 +102,7 @@ def front_table(front: list[Answer], device: str) -> str:
 def answer_table(answer: Answer, target: "Target", budgets: Budgets) -> str:
     """One answer for a person."""
     rows = [
-        ("budgets", str(budgets)),
+        ("budgets", str(target.limited(budgets))),
         ("genotype", format_genotype(answer.genotype)),
         (
             "accuracy",
