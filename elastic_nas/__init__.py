@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from elastic_nas._version import __version__
 
 if TYPE_CHECKING:
-    from elastic_nas.api import Run, open_run, train, verify
+    from elastic_nas.api import Run, open_run, train, trust, verify
     from elastic_nas.errors import ElasticNasError
     from elastic_nas.network import Network
 
@@ -23,10 +23,13 @@ _HOMES = {
     "Run": "api",
     "open_run": "api",
     "train": "api",
+    "trust": "api",
     "verify": "api",
 }
 
-__all__ = ["ElasticNasError", "Network", "Run", "__version__", "open_run", "train", "verify"]
+__all__ = [
+    "ElasticNasError", "Network", "Run", "__version__", "open_run", "train", "trust", "verify",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 """One child of a run trained alone: from nothing, or on from the weights that it inherits."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from elastic_nas.errors import ConfigError
@@ -35,7 +36,6 @@ def train_child(
         ElasticNasError: See `pipeline.train`.
     """
     from elastic_nas import pipeline
-    from elastic_nas.network import Network
     from elastic_nas.run_file import parse_run, read_run_file
 
     if origin not in ORIGINS:
@@ -43,11 +43,11 @@ def train_child(
     config = read_run_file(run.run_file)
     whole = run.network.whole
     chosen = format_genotype(parse_genotype(whole.dims, genotype))
-    network = Network(f"{whole.space_name}@{chosen}", whole.classes)
+    network = replace(whole, space_name=f"{whole.space_name}@{chosen}")
     inherited = origin == "inherited"
     rate = config.train.learning_rate * (INHERITED_RATE if inherited else 1)
     own = {"init": str(run.path) if inherited else None, "learning_rate": float(f"{rate:.6g}")}
     values = config.model_dump()
     values |= {"space": network.space_name, "train": {**values["train"], **own}}
     merged = parse_run(values, changes)
-    return pipeline.train(merged, out, resume=resume)
+    return pipeline.train(merged, out, resume=resume, named_in=str(run.run_file))

@@ -28,6 +28,7 @@ from elastic_nas.options import (
     Size,
     Strategy,
     TableFile,
+    Trust,
 )
 
 app = typer.Typer(
@@ -89,6 +90,7 @@ def search(  # noqa: PLR0913  one parameter an option
     evaluations: Evaluations = None,
     strategy: Strategy = None,
     table: TableFile = None,
+    trust: Trust = False,
 ) -> None:
     """Evaluate children within the budgets; without one, over the whole range of latencies.
 
@@ -123,6 +125,7 @@ def query(  # noqa: PLR0913  one parameter an option
     table: TableFile = None,
     level: Level = LEVEL,
     as_json: Json = False,
+    trust: Trust = False,
 ) -> None:
     """The best evaluated child whose latency bound and counts keep all budgets."""
     from elastic_nas import pipeline
@@ -159,6 +162,7 @@ def export(  # noqa: PLR0913  one parameter an option
     ] = None,
     table: TableFile = None,
     as_json: Json = False,
+    trust: Trust = False,
 ) -> None:
     """Write the best child within the budgets as one ONNX file, compared, scored and timed."""
     from elastic_nas import delivery
@@ -184,6 +188,7 @@ def verify(
         str | None, typer.Option(metavar="NAME", help="Time it as this device.")
     ] = None,
     as_json: Json = False,
+    trust: Trust = False,
 ) -> None:
     """Recheck an exported folder: hashes, outputs for stored real images, latency."""
     from elastic_nas import delivery
@@ -215,10 +220,27 @@ def predict(
     table: TableFile = None,
     level: Level = LEVEL,
     as_json: Json = False,
+    trust: Trust = False,
 ) -> None:
     """Predicted latency of a child on a device, and its bound, in milliseconds."""
     found = facts.predict(device, space, child or "largest", classes, table, level)
     _show(found, texts.predict_table, as_json)
+
+
+@command
+def trust(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE", help="Python files that you have read.")
+    ],
+) -> None:
+    """Let Python files run from now on that a folder or a hardware profile from outside names.
+
+    They are remembered by what is in them: a file that is changed asks again.
+    """
+    from elastic_nas.trusted import trust
+
+    for file in files:
+        typer.echo(f"trusted: {file} (SHA-256 {trust(file)})")
 
 
 @command

@@ -8,7 +8,7 @@ import typer
 
 from elastic_nas import texts
 from elastic_nas.errors import ConfigError
-from elastic_nas.options import Classes, Json, SpaceName, TableFile
+from elastic_nas.options import Classes, Json, SpaceName, TableFile, Trust
 
 Device = Annotated[str, typer.Argument(metavar="DEVICE", help="Such as local-ort-1t.")]
 
@@ -43,6 +43,7 @@ def profile(  # noqa: PLR0913  one parameter an option
         typer.Option(metavar="CSV", help="Whole children to fit the imported on: genotype, ms."),
     ] = None,
     as_json: Json = False,
+    trust: Trust = False,
 ) -> None:
     """Measure this machine: a latency table for a space, with its error and its bound.
 
@@ -82,6 +83,7 @@ def kit(
     space: Annotated[str, typer.Option(metavar="SPACE", help="Such as bignas.")],
     classes: Classes = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="What to write.")] = Path("kit.zip"),
+    trust: Trust = False,
 ) -> None:
     """A zip that measures another device: it needs Python, numpy and onnxruntime there.
 

@@ -7,7 +7,7 @@ import typer
 
 from elastic_nas import facts, texts
 from elastic_nas.errors import ConfigError
-from elastic_nas.options import Data, Epochs, Minutes, Resume, Run, Settings, SpaceName
+from elastic_nas.options import Data, Epochs, Minutes, Resume, Run, Settings, SpaceName, Trust
 
 
 def train(  # noqa: PLR0913  one parameter an option
@@ -34,6 +34,7 @@ def train(  # noqa: PLR0913  one parameter an option
         ),
     ] = None,
     resume: Resume = False,
+    trust: Trust = False,
 ) -> None:
     """Train a supernet from a run file, or from a folder of images with --data DIR.
 
@@ -70,7 +71,7 @@ def import_ofa(
     typer.echo(texts.after_training(out, "imported"))
 
 
-def train_child(
+def train_child(  # noqa: PLR0913  one parameter an option
     *,
     run: Run,
     genotype: Annotated[
@@ -89,6 +90,7 @@ def train_child(
     epochs: Epochs = None,
     minutes: Minutes = None,
     resume: Resume = False,
+    trust: Trust = False,
 ) -> None:
     """Train one child of a run alone, with the run's images and recipe.
 

@@ -3,6 +3,7 @@
 ElasticNasError
 ├── ConfigError            a run file, an option or a budget says something we cannot do
 ├── UnknownName            no space, device, strategy, task, folder or run of that name
+├── UntrustedCode          a file that this user did not name would run a Python file
 ├── GenotypeError          a genotype of the wrong length, out of range, or unreadable
 ├── DataError              images that cannot be read, split or learned from
 ├── TableError             a latency table that cannot be trusted
@@ -18,9 +19,34 @@ ElasticNasError
 └── ExportMismatch         the exported file does not compute what the child computes
 """
 
+MOST_CHARACTERS = 2000
+"""Of a message: what a person reads, whatever names and contents it quotes."""
+
+
+def printable(text: str, most: int = MOST_CHARACTERS) -> str:
+    """A text that any terminal shows as it stands: no control characters, not too long.
+
+    Names and contents of files from outside are quoted in messages; escape sequences among them
+    could move the cursor, and halves of characters end a program that prints them. Newlines stay.
+
+    Args:
+        text: Any text.
+        most: Characters; of a longer one the middle is left out.
+    """
+    if len(text) > most:
+        half = (most - 5) // 2
+        text = f"{text[:half]} ... {text[-half:]}"
+    if text.isprintable():
+        return text
+    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    return shown if len(shown) <= most else f"{shown[: most - 4]} ..."
+
 
 class ElasticNasError(Exception):
-    """Base of all errors that a user can cause; the message says what to do."""
+    """Base of all errors that a user can cause; the message says what to do, and is printable."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(ElasticNasError):
@@ -29,6 +55,10 @@ class ConfigError(ElasticNasError):
 
 class UnknownName(ElasticNasError):
     """No space, device, strategy, task, folder or run of that name."""
+
+
+class UntrustedCode(ElasticNasError):
+    """A file that this user did not name, such as somebody's run, would run a Python file."""
 
 
 class GenotypeError(ElasticNasError):

@@ -16,6 +16,7 @@ from elastic_nas.latency.bound import LEVEL
 from elastic_nas.network import Network
 from elastic_nas.runs import open_run
 from elastic_nas.settings import from_settings
+from elastic_nas.trusted import trust
 
 if TYPE_CHECKING:
     from elastic_nas.config import RunConfig
@@ -53,6 +54,7 @@ def train_config(
     if len(lengths) > 1:
         raise ConfigError(f"give only one of {' and '.join(lengths)}: how long to train.")
     if resume:
+        _name_code(changes)
         if not (folder / "run.yaml").is_file():
             raise RunFolderError(
                 f"{folder} holds no run to resume; leave --resume out to start one, or name the "
@@ -74,6 +76,16 @@ def train_config(
             f"Recipes: {', '.join(recipes())}; or name a file, or images with --data DIR."
         )
     return parse_run(recipe(run_file).model_dump(exclude_unset=True), changes), folder
+
+
+def _name_code(changes: list[str]) -> None:
+    """Files of code in ``key=value`` changes are named by the user, whatever the run names."""
+    for change in changes:
+        key, _, value = change.partition("=")
+        if key in ("space", "search.strategy"):
+            name, _ = plugins.split_options(plugins.split_child(value.strip("'\" "))[0])
+            if name.endswith(".py"):
+                trust(Path(name))
 
 
 def _is_length(change: str) -> bool:

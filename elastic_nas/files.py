@@ -1,4 +1,4 @@
-"""Files: atomic writes, strict readers, the lock of a run folder, and where data lies."""
+"""Files: atomic writes, locks, and where data lies; `outside` reads."""
 
 import json
 import os
@@ -7,11 +7,10 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
 
 from filelock import FileLock, Timeout
 
-from elastic_nas.errors import ElasticNasError, RunFolderError
+from elastic_nas.errors import RunFolderError
 
 PACKAGE = Path(__file__).parent
 LOCK = ".lock"
@@ -107,28 +106,6 @@ def write_json(path: Path, value: object) -> None:
     write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(
-    path: Path, error: type[ElasticNasError] = RunFolderError, *, missing: object = None
-) -> Any:
-    """The JSON value in a file; `missing`, if given, where there is no such file.
-
-    Raises:
-        ElasticNasError: Of the given class: the file is missing, unreadable or not JSON.
-    """
-    if missing is not None and not path.exists():
-        return missing
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except OSError as reason:
-        raise error(f"cannot read {path}: {reason.strerror or reason}.") from reason
-    except (ValueError, RecursionError) as reason:
-        raise error(f"{path} is not valid JSON: {reason}.") from reason
-
-
-def _refuse_constant(text: str) -> None:
-    raise ValueError(f"{text} is not a number that may stand here")
-
-
 def sha256_of(path: Path) -> str:
     """Hex SHA-256 of a file."""
     digest = sha256()
@@ -179,6 +156,41 @@ def locked(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # the first that is not empty ends it
             for place in made:
                 place.rmdir()
+
+
+@contextmanager
+def writing(path: Path, wait_s: float = 0.0) -> Iterator[None]:
+    """Keep other processes of this user from writing the same file or folder meanwhile.
+
+    For what lies in no run folder: a table of the user's own, a folder to export to. Whoever reads
+    first and writes later reads within the block.
+
+    Args:
+        path: The file or folder; need not exist.
+        wait_s: Seconds to wait for others.
+
+    Raises:
+        RunFolderError: Another process is writing there.
+    """
+    name = sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]
+    lock = FileLock(user_folder() / "locks" / f"{name}.lock")
+    try:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=wait_s)
+    except Timeout as error:
+        raise RunFolderError(
+            f"{path} is being written by another elastic-nas process. Wait for it, then try again; "
+            "or name another place with --out."
+        ) from error
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot lock {path}: {_in_the_way(error)}. Name a folder that can be written in "
+            "ELASTIC_NAS_HOME."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _remove_partial(folder: Path) -> None:

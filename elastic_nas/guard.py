@@ -14,6 +14,7 @@ import typer
 from elastic_nas import texts
 from elastic_nas.errors import ElasticNasError
 from elastic_nas.progress import speaks
+from elastic_nas.trusted import trusting
 
 FAILED, INTERRUPTED = 1, 130
 
@@ -24,7 +25,7 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            with terminable(), quiet():
+            with terminable(), quiet(), trusting(kwargs.pop("trust", False)):
                 function(*args, **kwargs)
         except ElasticNasError as error:
             raise _end(f"error: {error}", FAILED) from None

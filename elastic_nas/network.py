@@ -5,7 +5,7 @@ The description needs no torch; `supernet()` imports it when called.
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +40,14 @@ class Network:
             the name then says its genotype.
         classes: Number of outputs.
         task_name: A module of ``elastic_nas/tasks/``.
+        named_in: The file from outside that gives these names, such as the record of a run; nothing
+            where the user gives them. Names of code from outside run only if `trusted` allows it.
     """
 
     space_name: str
     classes: int = 1000
     task_name: str = "image_classification"
+    named_in: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 2 <= self.classes <= MAX_CLASSES:
@@ -64,7 +67,7 @@ class Network:
             GenotypeError: It has no such child.
         """
         name, child = plugins.split_child(self.space_name)
-        space = plugins.create("spaces", name)
+        space = plugins.create("spaces", name, self.named_in)
         return space if child is None else single_child(space, child)
 
     @cached_property
@@ -76,7 +79,7 @@ class Network:
     @cached_property
     def task(self) -> Any:
         """The task plugin."""
-        return plugins.create("tasks", self.task_name)
+        return plugins.create("tasks", self.task_name, self.named_in)
 
     @cached_property
     def dims(self) -> Dims:

@@ -53,6 +53,13 @@ Epochs = Annotated[
     int | None, typer.Option(metavar="N", help="Length: passes over the images, in all.")
 ]
 Minutes = Annotated[float | None, typer.Option(metavar="N", help="Length: minutes, in all.")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Run the Python files that a folder or a profile names; remembered."
+    ),
+]
+"""Taken by `guard.guarded`, which lets the command run within `trusted.trusting`."""
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")]
 Evaluations = Annotated[int | None, typer.Option(metavar="N", help="Children to know in the end.")]
 Strategy = Annotated[

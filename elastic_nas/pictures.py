@@ -7,7 +7,8 @@ import numpy as np
 
 from elastic_nas.budgets import format_duration
 from elastic_nas.errors import RunFolderError
-from elastic_nas.files import read_json, write_json
+from elastic_nas.files import write_json
+from elastic_nas.outside import read_json
 from elastic_nas.progress import say
 from elastic_nas.report import Chosen, Point, plot_front
 from elastic_nas.runs import RunFolder

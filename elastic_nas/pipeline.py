@@ -35,13 +35,16 @@ if TYPE_CHECKING:
     from elastic_nas.training.evaluation import Judge
 
 
-def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFolder:
+def train(
+    config: "RunConfig", folder: Path, *, resume: bool = False, named_in: str = ""
+) -> RunFolder:
     """Train a supernet, with all processes that torchrun starts; what it leaves is in `folder`.
 
     Args:
         config: The run file.
         folder: The run folder, made where it is missing; the first process alone looks into it.
         resume: Go on from the last checkpoint instead of refusing a folder that holds one.
+        named_in: The file of an earlier run that names space and strategy, where the user does not.
 
     Raises:
         ElasticNasError: See `training.loop.train`, `data.dataset.load_dataset`.
@@ -58,16 +61,17 @@ def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFold
     from elastic_nas.training.trainer import Trainer
 
     run = RunFolder(folder)
+    named_in = named_in or (str(run.run_file) if resume else "")
     with joined(config.train.device) as ranks, ExitStack() as held:
         with ranks.together():
-            check_names(config)
+            check_names(config, named_in)
         config, begun = claim(run, config, ranks, held, resume=resume)
         with ranks.together():
             data = load_dataset(config.data, config.seed, config.statistics)
         data = normalised_alike(ranks, data)
         space = ranks.told(lambda: space_for(data, config.space))
         with ranks.together():
-            config, network = _network_for(data, config, space)
+            config, network = _network_for(data, config, space, named_in)
             begin = beginning(config.train.init, network) if ranks.first and not begun else None
             trainer = Trainer(network, data, config.train, config.seed, begin, ranks=ranks)
         trainer.agree()
@@ -88,9 +92,11 @@ def train(config: "RunConfig", folder: Path, *, resume: bool = False) -> RunFold
     return run
 
 
-def _network_for(data: "Dataset", config: "RunConfig", space: str) -> tuple["RunConfig", Network]:
+def _network_for(
+    data: "Dataset", config: "RunConfig", space: str, named_in: str
+) -> tuple["RunConfig", Network]:
     """The network for these images, and the run file with its space; says what they are."""
-    network = Network(plugins.anchored(space), len(data.labels))
+    network = Network(plugins.anchored(space), len(data.labels), named_in=named_in)
     say(
         f"{data.name}: {len(data.train)} training, {len(data.validation)} search-validation "
         f"and {len(data.test)} test images of {len(data.labels)} classes."
@@ -175,6 +181,7 @@ def search(
     plugin = plugins.create(
         "strategies",
         strategy or config.search.strategy,
+        named_in="" if strategy else str(run.run_file),
         dims=network.dims,
         rng=Random(f"strategy-{config.seed}"),
     )

@@ -4,17 +4,20 @@ There is no registry: a file is a plugin by lying in the folder of its kind.
 """
 
 import importlib
-import importlib.util
 import pkgutil
 import sys
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from importlib.abc import SourceLoader
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 from math import isfinite
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from elastic_nas.errors import ConfigError, UnknownName
+from elastic_nas.errors import ConfigError, ElasticNasError, UnknownName
+from elastic_nas.trusted import read_code
 
 CLASS_NAMES = {
     "spaces": "Space",
@@ -62,57 +65,113 @@ def anchored(text: str) -> str:
     return f"{Path(name).resolve()}{text[len(name) :]}"
 
 
-def load(kind: str, name: str) -> ModuleType:
+def load(kind: str, name: str, named_in: str = "") -> ModuleType:
     """The module ``elastic_nas/<kind>/<name>.py``, or the Python file at path `name`.
+
+    Args:
+        kind: A folder of plugins.
+        name: Of the plugin, or the path of a file.
+        named_in: The file from outside that gives the name; nothing where the user does. See
+            `trusted`.
 
     Raises:
         UnknownName: There is no such plugin or file.
+        UntrustedCode: A file from outside names code that the user never named.
     """
     if name.endswith(".py"):
-        return _load_file(kind, Path(name))
+        return _load_file(kind, Path(name), named_in)
     names = available(kind)
     if name not in names:
         noun = CLASS_NAMES[kind].lower() if kind != "strategies" else "strategy"
         raise UnknownName(
-            f"no {noun} called {name!r}{suggest(name, names)}\n"
+            f"no {noun} called {name[:200]!r}{suggest(name, names)}\n"
             f"Available {kind}: {', '.join(names)}; a path to a .py file works too."
         )
     return importlib.import_module(f"elastic_nas.{kind}.{name}")
 
 
-def _load_file(kind: str, path: Path) -> ModuleType:
+class _Checked(SourceLoader):
+    """Loads the very bytes that were checked, and keeps no compiled copy of them."""
+
+    def __init__(self, path: str, content: bytes) -> None:
+        self._path, self._content = path, content
+
+    def get_filename(self, fullname: str) -> str:
+        return self._path
+
+    def get_data(self, path: str) -> bytes:
+        if path != self._path:
+            raise OSError(f"there is no {path}")
+        return self._content
+
+
+def _load_file(kind: str, path: Path, named_in: str) -> ModuleType:
     if not path.is_file():
         raise UnknownName(f"no file {str(path)!r} to load one of the {kind} from.")
+    content = read_code(path, named_in)
     # A name of its own, so that a file called numpy.py replaces nothing; dataclasses with
     # postponed annotations look their module up by name.
     name = f"elastic_nas_file.{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UnknownName(f"{str(path)!r} is not a Python file.")
-    module = importlib.util.module_from_spec(spec)
+    module = module_from_spec(ModuleSpec(name, _Checked(str(path), content), origin=str(path)))
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        module.__loader__.exec_module(module)  # type: ignore[union-attr]
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{str(path)!r} fails when imported: {error!r}") from error
+        raise ConfigError(f"{str(path)!r} fails when imported: {_told(error)}") from error
     return module
 
 
-def create(kind: str, text: str, **arguments: Any) -> Any:
+def create(kind: str, text: str, named_in: str = "", **arguments: Any) -> Any:
     """The plugin object that `text` names, with its options: ``tiny:size=32,activation=hswish``.
 
     `arguments` are passed on as they are (a strategy's dims and generator, say).
 
     Raises:
         UnknownName: There is no such plugin.
-        ConfigError: An option is unknown, of the wrong type, or out of range.
+        UntrustedCode: See `load`.
+        ConfigError: An option is unknown, of the wrong type, or out of range; a file offers
+            something else than its kind must.
     """
     name, options = split_options(text)
-    module = load(kind, name)
+    module = load(kind, name, named_in)
     cls = getattr(module, CLASS_NAMES[kind], None)
     if not is_dataclass(cls) or not isinstance(cls, type):
         raise ConfigError(f"{name!r} defines no dataclass {CLASS_NAMES[kind]!r}.")
-    return cls(**arguments, **_parse_options(cls, name, options))
+    parsed = _parse_options(cls, name, options)
+    if not name.endswith(".py"):
+        return cls(**arguments, **parsed)
+    try:
+        made = cls(**arguments, **parsed)
+        _check_form(kind, name, made)
+    except ElasticNasError:
+        raise
+    except Exception as error:  # of somebody's code
+        raise ConfigError(f"{name!r} fails when it is used: {_told(error)}") from error
+    return made
+
+
+MEMBERS: dict[str, tuple[str, ...]] = {
+    "spaces": ("name", "dims", "units"),
+    "tasks": ("units", "loss", "teacher", "distillation_loss", "correct"),
+    "runtimes": ("name", "version", "owns_threads", "describe", "convert", "prepare", "run"),
+    "strategies": ("ask", "tell"),
+}
+"""What an object of each kind must have."""
+
+
+def _check_form(kind: str, name: str, made: object) -> None:
+    """Refuse a plugin from a file that lacks what its kind must have."""
+    lacking = [member for member in MEMBERS[kind] if not hasattr(made, member)]
+    if lacking:
+        raise ConfigError(
+            f"{CLASS_NAMES[kind]} in {name!r} lacks {', '.join(lacking)}; one of the {kind} has "
+            f"{', '.join(MEMBERS[kind])}."
+        )
+
+
+def _told(error: BaseException) -> str:
+    """An error of somebody's code in a few words."""
+    return f"{type(error).__name__}: {str(error)[:300]}" if str(error) else repr(error)[:300]
 
 
 def _parse_options(cls: type, name: str, text: str) -> dict[str, Any]:

@@ -20,15 +20,20 @@ JOB = ".torchrun"
 """Names the job that began a run, so that torchrun's own restarts go on with it, and only they."""
 
 
-def check_names(config: RunConfig) -> None:
+def check_names(config: RunConfig, named_in: str = "") -> None:
     """Refuse wrong names of plugins before images are read.
+
+    Args:
+        config: The run file.
+        named_in: The file of an earlier run that names them, where the user does not.
 
     Raises:
         UnknownName: There is no such strategy or space.
+        UntrustedCode: The earlier run names code that this user never named.
     """
-    plugins.load("strategies", plugins.split_options(config.search.strategy)[0])
+    plugins.load("strategies", plugins.split_options(config.search.strategy)[0], named_in)
     if config.space is not None:
-        _ = Network(config.space).space
+        _ = Network(config.space, named_in=named_in).space
 
 
 def claim(

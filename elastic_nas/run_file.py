@@ -1,16 +1,14 @@
 """Run files: read strictly, changed on the command line, written in full."""
 
-from math import inf
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from elastic_nas.config import LENGTHS, RunConfig
 from elastic_nas.errors import ConfigError
 from elastic_nas.plugins import suggest
-from elastic_nas.yaml_file import NOT_YAML, parse_yaml, read_yaml, reason
+from elastic_nas.yaml_file import NOT_YAML, dump_yaml, parse_yaml, read_yaml, reason
 
 
 def read_run_file(path: Path, overrides: list[str] | None = None) -> RunConfig:
@@ -105,9 +103,7 @@ def dump_run(config: RunConfig) -> str:
                 lines.append(f"{indent}{key}:")
                 write(item, f"{prefix}{key}.", indent + "  ")
             else:
-                text = yaml.safe_dump(item, default_flow_style=True, width=inf)
-                text = text.removesuffix("...\n").strip()
-                lines.append(f"{indent}{key}: {text}  # {meanings[prefix + key]}")
+                lines.append(f"{indent}{key}: {dump_yaml(item)}  # {meanings[prefix + key]}")
 
     write(config.model_dump(), "", "")
     return "\n".join(lines) + "\n"

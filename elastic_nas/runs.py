@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from elastic_nas.errors import RunFolderError, UnknownName
-from elastic_nas.files import read_json, sha256_of, write_json
+from elastic_nas.files import sha256_of, write_json
 from elastic_nas.network import Network
+from elastic_nas.outside import read_json
 from elastic_nas.plugins import suggest
 
 SCHEMA = "elastic-run/1"
@@ -113,7 +114,8 @@ class RunFolder:
         Raises:
             RunFolderError: The folder's record is damaged, or its space has changed since.
         """
-        network = Network(self._record["space"], self._record["classes"], self._record["task"])
+        record, place = self._record, str(self.path / "network.json")
+        network = Network(record["space"], record["classes"], record["task"], place)
         if network.identity != self._record["identity"]:
             raise RunFolderError(
                 f"space {network.space_name!r} is not what {self.path} was trained with; use the "

@@ -121,7 +121,7 @@ def runtime_of(device: Device) -> Any:
     Raises:
         ConfigError: The runtime has no such precision, provider or scheme.
     """
-    cls = plugins.load("runtimes", device.runtime).Runtime
+    cls = plugins.load("runtimes", device.runtime, device.place).Runtime
     given = {"provider": device.provider, "scheme": device.scheme}
     known = {f.name for f in fields(cls)}
     if "scheme" in known and device.precision == "int8" and device.cpu and not device.scheme:

@@ -1,5 +1,11 @@
-"""YAML files as plain values: safe, strict, bounded."""
+"""YAML files as plain values: safe, strict, bounded, with YAML 1.2's idea of a number.
 
+PyYAML follows YAML 1.1, where ``1e-3`` is a text, ``1:30`` is ninety, ``010`` is eight and ``no``
+is false. Here plain scalars mean what the core schema of YAML 1.2 says (section 10.3.2 of
+https://yaml.org/spec/1.2.2/), and what is written is quoted so that readers of both versions agree.
+"""
+
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -7,18 +13,57 @@ from typing import Any
 import yaml
 
 from elastic_nas.errors import ConfigError
+from elastic_nas.outside import MOST_DEPTH, MOST_DIGITS, read_text
 
 MAX_BYTES = 1_000_000
-"""A larger file is refused unread."""
+"""A larger file is refused."""
+MAX_NODES = 50_000
+"""Scalars, lists and mappings of a file: what is parsed within seconds."""
+
+_RESOLVERS = (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?(?:\.inf|\.Inf|\.INF)|\.nan|\.NaN|\.NAN",
+        list("-+.0123456789"),
+    ),
+)
+"""What a plain scalar is, by the core schema; the first that fits."""
+_TAG = "tag:yaml.org,2002:"
+_NUMBER_BASES = {"0o": 8, "0x": 16}
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, refusing duplicate keys, and aliases, which can grow without bound."""
+    """YAML's safe loader by the core schema of 1.2, refusing what a settings file never needs.
+
+    That is duplicate keys, tags, aliases, which can grow without bound, more than `MOST_DEPTH`
+    levels or `MAX_NODES` nodes.
+    """
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  PyYAML's own form
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = self._nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases are not allowed; write the value out.")
-        return super().compose_node(parent, index)
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) is not None:
+            raise yaml.YAMLError("tags (!) are not allowed; quote a text that begins with one.")
+        self._depth, self._nodes = self._depth + 1, self._nodes + 1
+        if self._depth > MOST_DEPTH:
+            raise yaml.YAMLError("it is nested too deeply.")
+        if self._nodes > MAX_NODES:
+            raise yaml.YAMLError(f"it holds more than {MAX_NODES:,} values.")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
@@ -30,6 +75,29 @@ class _Loader(yaml.SafeLoader):
             seen |= {key} if isinstance(key, Hashable) else set()
         return super().construct_mapping(node, deep)
 
+    def construct_int(self, node: yaml.ScalarNode) -> int:
+        """A whole number: decimal whatever it begins with, ``0o17`` or ``0x1f``."""
+        text = str(node.value)
+        if len(text) > MOST_DIGITS + 1:
+            raise yaml.YAMLError(f"{text[:20]}... is a number of {len(text)} digits.")
+        return int(text, _NUMBER_BASES.get(text[:2], 10))
+
+    def construct_float(self, node: yaml.ScalarNode) -> float:
+        """A number; ``.inf`` and ``.nan`` are refused by whoever gets them."""
+        return float(str(node.value).lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML's safe dumper: a text that a reader of 1.1 or of 1.2 would take for more is quoted."""
+
+
+for _name, _pattern, _first in _RESOLVERS:
+    _regex = re.compile(rf"^(?:{_pattern})$")
+    _Loader.add_implicit_resolver(f"{_TAG}{_name}", _regex, _first)
+    _Dumper.add_implicit_resolver(f"{_TAG}{_name}", _regex, _first)
+_Loader.add_constructor(f"{_TAG}int", _Loader.construct_int)
+_Loader.add_constructor(f"{_TAG}float", _Loader.construct_float)
+
 
 def read_yaml(path: Path) -> Any:
     """The value in a YAML file; safe loader, duplicate keys refused.
@@ -37,19 +105,14 @@ def read_yaml(path: Path) -> Any:
     Raises:
         ConfigError: The file is missing, unreadable, too large or not YAML.
     """
+    text = read_text(path, MAX_BYTES, ConfigError)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path} is larger than {MAX_BYTES} bytes; not a YAML file?")
-        return parse_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is no text file, so no YAML.") from error
+        return parse_yaml(text)
     except NOT_YAML as error:
         raise ConfigError(f"{path} is not valid YAML: {reason(error)}") from error
 
 
-NOT_YAML = (yaml.YAMLError, ValueError, TypeError, RecursionError)
+NOT_YAML = (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError)
 
 
 def parse_yaml(text: str) -> Any:
@@ -59,6 +122,12 @@ def parse_yaml(text: str) -> Any:
         NOT_YAML: It is no such text.
     """
     return yaml.load(text, Loader=_Loader)
+
+
+def dump_yaml(value: Any) -> str:
+    """A value as one line of YAML, as `parse_yaml` reads it."""
+    text: str = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=float("inf"))
+    return text.removesuffix("...\n").strip()
 
 
 def reason(error: BaseException) -> str:

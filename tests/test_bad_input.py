@@ -113,7 +113,8 @@ def test_a_folder_with_odd_names_trains(tmp_path):
         (b"train: {epochs: 1, steps: 2}", "train: give only one of epochs, minutes and steps."),
         (b"seed: '1'", "seed: must be a valid integer, got '1'"),
         (b"train: [1, 2", "is not valid YAML: expected ',' or ']'"),
-        (b"seed: 2001-99-99", "is not valid YAML: month must be in 1..12"),
+        (b"seed: 2001-99-99", "seed: must be a valid integer, got '2001-99-99'"),
+        (b"train: {sync_norm: yes}", "train.sync_norm: must be a valid boolean, got 'yes'"),
         (b"", "holds no settings"),
         (b"just words", "holds no settings"),
         (b"\x00\x01\x02", "is not valid YAML"),
@@ -134,7 +135,7 @@ def test_run_files_that_cannot_be_used(tmp_path, content, said):
 
 
 def test_a_folder_in_place_of_a_run_file(tmp_path):
-    assert "Is a directory" in refused("train", tmp_path, "--out", tmp_path / "run")
+    assert "it is a folder, not a file" in refused("train", tmp_path, "--out", tmp_path / "run")
 
 
 @pytest.mark.parametrize(

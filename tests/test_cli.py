@@ -30,7 +30,7 @@ def outside(*arguments: object, folder: Path | None = None) -> subprocess.Comple
 def test_every_command_has_a_help_text_of_readable_width():
     assert set(COMMANDS) == {
         "demo", "train", "profile", "kit", "search", "query", "export", "verify", "describe",
-        "predict", "list", "import-ofa", "train-child",
+        "predict", "list", "import-ofa", "train-child", "trust",
     }  # fmt: skip
     for name, command in COMMANDS.items():
         text = done(name, "--help")
@@ -204,8 +204,9 @@ def test_train_to_query_with_a_space_of_ones_own(tmp_path, monkeypatch):
     answer = facts("query", "../run", "--device", DEVICE, "--latency", "5ms")
     assert all(4 not in stage for stage in answer["settings"]["expand"])
     own.write_text(tiny)
-    message = refused("query", "../run", "--device", DEVICE, "--latency", "5ms")
-    assert "is not what ../run was trained with" in message
+    query = ("query", "../run", "--device", DEVICE, "--latency", "5ms")
+    assert "--trust" in refused(*query)  # it is other code now
+    assert "is not what ../run was trained with" in refused(*query, "--trust")
     own.unlink()
     message = refused("query", "../run", "--device", DEVICE, "--latency", "5ms")
     assert "no file" in message

@@ -16,12 +16,13 @@ from elastic_nas.errors import ConfigError, RunFolderError
 from elastic_nas.files import (
     data_folder,
     locked,
-    read_json,
     sha256_of,
     user_folder,
     write_atomic,
     write_json,
+    writing,
 )
+from elastic_nas.outside import read_json
 
 
 def test_a_file_is_written_with_its_folders(tmp_path):
@@ -84,7 +85,7 @@ def test_json_is_strict(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, float("nan"))
     assert json.loads(path.read_text()) == {"a": [1.5, None]}
-    for content in (b"", b"{", b"NaN", b"[Infinity]", b"\xff\xfe", b"[" * 100_000):
+    for content in (b"", b"{", b"NaN", b"[Infinity]", b"[" * 100_000):
         path.write_bytes(content)
         with pytest.raises(ConfigError, match=r"x\.json is not valid JSON"):
             read_json(path, ConfigError)
@@ -157,3 +158,17 @@ def test_where_data_lie(monkeypatch, tmp_path):
     assert user_folder() == tmp_path
     monkeypatch.delenv("ELASTIC_NAS_HOME")
     assert user_folder().name == "elastic-nas"
+
+
+def test_one_process_at_a_time_writes_a_file(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "table.json")
+    with writing(tmp_path / "table.json"):
+        with (
+            pytest.raises(RunFolderError, match="being written by another"),
+            writing(tmp_path / "link"),
+        ):
+            pass
+        with writing(tmp_path / "other.json"):
+            pass
+    with writing(tmp_path / "link"):
+        assert not (tmp_path / "table.json").exists()

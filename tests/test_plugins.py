@@ -17,6 +17,9 @@ from typing import ClassVar
 @dataclass(frozen=True)
 class Space:
     kind: ClassVar[str] = "mine"
+    name: ClassVar[str] = "mine"
+    dims: ClassVar[tuple] = ()
+    units: ClassVar[tuple] = ()
     size: int = 4
     scale: float = 0.5
     wide: bool = False

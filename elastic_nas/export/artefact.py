@@ -19,7 +19,8 @@ import numpy as np
 from elastic_nas._version import __version__
 from elastic_nas.errors import ExportMismatch, RunFolderError
 from elastic_nas.export.onnx_file import Floats, compare, logits_of
-from elastic_nas.files import read_json, sha256_of, write_atomic, write_json
+from elastic_nas.files import sha256_of, write_atomic, write_json
+from elastic_nas.outside import read_json
 
 SCHEMA = "elastic-child/1"
 MODEL, MANIFEST = "child.onnx", "manifest.json"

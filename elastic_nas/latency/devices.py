@@ -43,6 +43,7 @@ class Device:
         scheme: How int8 models are quantised; by default what the CPU runs fast.
         measure: How it is measured where `run.py` of a kit is not the way.
         limits: ``memory_kb`` and ``flash_kb`` of a microcontroller or an NPU.
+        place: The profile's file, which names the runtime.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Device:
     scheme: str = ""
     measure: str = ""
     limits: Mapping[str, int] = field(default_factory=dict, hash=False)
+    place: str = field(default="", compare=False, repr=False)
 
     def mismatch(self, environment: Mapping[str, Any]) -> str:
         """Why a machine is not this device, or nothing.
@@ -169,7 +171,7 @@ def _read(path: Path) -> Device:
         raise ConfigError(f"precision of {path} must be one of {', '.join(PRECISIONS)}.")
     if any(limit < 1 for limit in limits.values()):
         raise ConfigError(f"limits of {path} must be 1 kB or more.")
-    return Device(**values, cpu=cpu, limits=limits)
+    return Device(**values, cpu=cpu, limits=limits, place=str(path))
 
 
 def _checked(

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from elastic_nas.errors import TableError
-from elastic_nas.files import read_json
 from elastic_nas.genotype import Genotype
 from elastic_nas.kit_figures import RESULT, digest, merged
 from elastic_nas.latency.perf_output import content_of, is_output
 from elastic_nas.latency.rows import MAX_CHOICES, MAX_DIMENSION, MAX_MS
 from elastic_nas.latency.table_parts import MAX_BYTES
 from elastic_nas.measure import Protocol, Timing
+from elastic_nas.outside import read_json
 from elastic_nas.specs import BlockSpec, spec_from_key
 
 Check = Callable[[Any], bool]

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from elastic_nas.errors import RunFolderError
-from elastic_nas.files import read_json, write_json
+from elastic_nas.files import write_json
 from elastic_nas.genotype import Genotype
 from elastic_nas.latency.rows import MAX_CHOICES, MAX_MS
+from elastic_nas.outside import read_json
 
 SCHEMA = "elastic-measured/1"
 MAX_CHILDREN = 10_000

@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from elastic_nas.errors import RunFolderError, TableError
-from elastic_nas.files import read_json, user_folder, write_json
+from elastic_nas.files import user_folder, write_json
 from elastic_nas.latency.speed import Speed
+from elastic_nas.outside import read_json
 
 SCHEMA = "elastic-speed/1"
 LIMITS = (1e-3, 1e3)
