@@ -1,0 +1,394 @@
+"""Images and what lists them: data files, classes, shards, kept indexes, servers' answers."""
+
+import io
+import json
+import shutil
+import socket
+import struct
+import tarfile
+import threading
+import zlib
+from io import BytesIO
+from pathlib import Path
+from random import Random
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from fuzzing.kinds import Kind, nothing_wrong, same
+from fuzzing.mutate import NASTY, damaged_bytes
+from fuzzing.run_kinds import written
+from fuzzing.seeds import Seeds
+from made_shards import pixels, png, samples, write_shards, write_tar
+from PIL import Image
+
+from elastic_nas.data import index as index_module
+from elastic_nas.data import remote
+from elastic_nas.data.data_file import list_shards
+from elastic_nas.data.dataset import load_dataset
+from elastic_nas.data.images import find_damage, read_image
+from elastic_nas.data.remote import Cache
+from elastic_nas.data.shard_source import find_shards
+from elastic_nas.data.shards import LocalShard, RemoteShard, index_of
+from elastic_nas.yaml_file import parse_yaml
+
+CLASSES = "classes.txt"
+
+
+def of_data(seeds: Seeds) -> list[Kind]:
+    """All kinds of this module."""
+    shards = seeds.folder / "shards"
+    write_shards(shards, "train", [12, 12])
+    write_shards(shards, "test", [6], first=100)
+    return [
+        _data_file(shards),
+        _class_list(shards),
+        _shard(shards),
+        _kept_index(shards),
+        _answer(shards),
+        _picture("PNG"),
+        _picture("JPEG"),
+        _picture("WEBP"),
+        _picture("TIFF"),
+    ]
+
+
+# --- lists ---------------------------------------------------------------------------------------
+
+
+def _data_file(shards: Path) -> Kind:
+    text = f"""train: {shards}/train-{{00000..00001}}.tar
+test: [{shards}/test-00000.tar]
+classes: [ant, bee, cat]
+cache_gb: 2.5
+"""
+
+    def read(content: bytes, folder: Path) -> Any:
+        path = written(folder, "set.yaml", content)
+        listed = list_shards(str(path))
+        found = find_shards(str(path))
+        assert listed is not None
+        assert found is not None
+        return listed, found
+
+    def judge(content: bytes, result: Any, sealed: bool) -> str:
+        said = parse_yaml(content.decode("utf-8-sig"))
+        listed, _ = result
+        if wrong := same(list(listed.classes), said.get("classes", [])):
+            return wrong
+        return same(sorted(listed.parts), sorted(said.keys() & {"train", "val", "test"}))
+
+    return Kind("data file", text.encode(), read, judge, "yaml", share=0.5)
+
+
+def _class_list(shards: Path) -> Kind:
+    def read(content: bytes, folder: Path) -> Any:
+        place = folder / "listed"
+        if not place.exists():
+            shutil.copytree(shards, place)
+        (place / CLASSES).write_bytes(content)
+        listed = list_shards(str(place))
+        assert listed is not None
+        return find_shards(str(place)).classes, listed.classes
+
+    def judge(content: bytes, result: Any, sealed: bool) -> str:
+        said = [name.strip() for name in content.decode("utf-8-sig").split("\n") if name.strip()]
+        if any(not name.isprintable() for name in result[1]):
+            return f"a class called {next(n for n in result[1] if not n.isprintable())!r}"
+        return same(list(result[1]), said)
+
+    return Kind("classes.txt", b"ant\nbee\ncat\n", read, judge, share=0.5)
+
+
+# --- shards --------------------------------------------------------------------------------------
+
+
+def _tar_fields(content: bytes, rng: Random) -> tuple[bytes, str]:
+    """A tar of odd members, or one whose header is changed and its checksum right again."""
+    if rng.random() < 0.5:
+        return _odd_tar(rng)
+    at = 512 * rng.randrange(0, len(content) // 512)
+    header = bytearray(content[at : at + 512])
+    start, length = rng.choice([(0, 100), (100, 8), (124, 12), (124, 12), (136, 12), (156, 1), (157, 100), (345, 155)])
+    odd = rng.choice(
+        [*NASTY, b"777777777777", b"\x80" + b"\xff" * 11, b"-0000000001", b"00000000000", b"x", b"L", b"g", b"5", b"S"]
+    )  # fmt: skip
+    header[start : start + length] = odd[:length].ljust(length, b"\0")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return content[:at] + bytes(header) + content[at + 512 :], f"header of block {at // 512}"
+
+
+def _odd_tar(rng: Random) -> tuple[bytes, str]:
+    members = samples(range(6))
+    at = rng.randrange(len(members))
+    name, content = members[at]
+    label = rng.choice([*NASTY, b"3", b"-1", b"99999999999", b"0.5", b"cat", b'{"label": 1}', b"\xd9\xa1", b"0\n1"])
+    what = rng.choice(["label", "label", "json", "name", "twice", "lose", "image"])
+    if what in ("label", "json"):
+        ending = "cls" if what == "label" else "json"
+        labels = [n for n, _ in members if n.endswith(".cls")]
+        chosen = rng.choice(labels)
+        members = [(n[:-3] + ending if n == chosen else n, label if n == chosen else c) for n, c in members]
+    elif what == "name":
+        odd = rng.choice(["../x.png", "/etc/x.png", "a\x1b[2J.png", "", ".png", "a" * 300 + ".png", "\x00.png", "a/../b.png"])
+        members[at] = (odd, content)
+    elif what == "twice":
+        members.insert(rng.randrange(len(members)), members[at])
+    elif what == "lose":
+        del members[at]
+    else:
+        members[at] = (name, damaged_bytes(content, rng)[0])
+    buffer = BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=rng.choice([0, 1, 2])) as tar:
+        for member, data in members:
+            info = tarfile.TarInfo(member)
+            info.size = len(data)
+            try:
+                tar.addfile(info, io.BytesIO(data))
+            except (ValueError, UnicodeError):
+                continue
+    return buffer.getvalue(), f"{what} of {name}"
+
+
+def _shard(shards: Path) -> Kind:
+    def read(content: bytes, folder: Path) -> Any:
+        place = folder / "shard"
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(folder / "home", ignore_errors=True)
+        place.mkdir()
+        (place / "train-00000.tar").write_bytes(content)
+        shutil.copy(shards / "test-00000.tar", place)
+        found = find_shards(str(place))
+        assert found is not None
+        part = found.parts["train"]
+        for row in range(min(len(part.labels), 30)):
+            part.images.read(row)
+        load_dataset(str(place))
+        return found
+
+    def judge(content: bytes, result: Any, sealed: bool) -> str:
+        labels: dict[str, bytes] = {}
+        with tarfile.open(fileobj=BytesIO(content), mode="r:", errorlevel=2) as tar:
+            for member in tar:
+                if member.name.endswith(".cls") and member.isreg():
+                    labels[member.name[:-4]] = tar.extractfile(member).read().strip()  # type: ignore[union-attr]
+        part = result.parts["train"]
+        for name, label in zip(part.names, part.labels, strict=True):
+            key = name.partition("/")[2].partition(".")[0]
+            said = labels.get(key)
+            if said is None or (said.isdigit() and int(said) != int(label)):
+                return f"{name!r} is of {label}, and is said to be of {said!r}"
+        return ""
+
+    content = (shards / "train-00000.tar").read_bytes()
+    return Kind("tar shard", content, read, judge, fields=_tar_fields, share=0.4)
+
+
+def _kept_index(shards: Path) -> Kind:
+    """The index of a shard in the per-user folder."""
+    shard = LocalShard(shards / "train-00000.tar")
+    whole = shard.make_index()
+    content = index_module._dumped(whole)
+
+    def fields(before: bytes, rng: Random) -> tuple[bytes, str]:
+        numbers = np.stack([whole.offsets_N, whole.sizes_N, whole.labels_N])
+        parts: dict[str, Any] = {
+            "size": np.int64(whole.size),
+            "numbers": numbers,
+            "classes": np.zeros(0, np.uint8),
+            "members": np.frombuffer(whole.members.encode(), np.uint8),
+        }
+        name = rng.choice(list(parts))
+        if name == "numbers" and rng.random() < 0.7:
+            numbers[rng.randrange(3), rng.randrange(len(whole))] = rng.choice(
+                [-1, 0, 1, 2**40, 2**62, 512, len(whole)]
+            )
+        else:
+            parts[name] = rng.choice(
+                [np.zeros(0), np.zeros((3, 0), np.int64), np.float64("nan"), np.array("x"), np.zeros((3, 5), np.float32),
+                 np.arange(9).reshape(3, 3), np.int64(-5), np.frombuffer(b"\xff\x00ab", np.uint8), np.zeros((40, 40))]
+            )  # fmt: skip
+        if rng.random() < 0.1:
+            del parts[name]
+        buffer = BytesIO()
+        np.savez(buffer, **parts)
+        return buffer.getvalue(), f"another {name}"
+
+    def read(changed: bytes, folder: Path) -> Any:
+        path = index_module._place(shard.key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(changed)
+        found = find_shards(str(shards))
+        assert found is not None
+        for row in (0, 11):
+            found.parts["train"].images.read(row)
+        return index_of(shard)
+
+    def judge(changed: bytes, result: Any, sealed: bool) -> str:
+        for name in ("offsets_N", "sizes_N", "labels_N"):
+            if not np.array_equal(getattr(result, name), getattr(whole, name)):
+                return f"{name} are not those of the shard"
+        return "" if (result.members, result.classes) == (whole.members, whole.classes) else "other names"
+
+    return Kind("kept index", content, read, judge, fields=fields, share=0.5)
+
+
+# --- servers -------------------------------------------------------------------------------------
+
+
+def _answer(shards: Path) -> Kind:
+    """All that a server sends: status, headers and a shard."""
+    body = (shards / "train-00000.tar").read_bytes()
+    head = (
+        "HTTP/1.1 200 OK\r\nContent-Type: application/x-tar\r\nETag: \"1\"\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )  # fmt: skip
+
+    def fields(content: bytes, rng: Random) -> tuple[bytes, str]:
+        lines = head.split("\r\n")[:-2]
+        odd = rng.choice(
+            ["Content-Length: -1", "Content-Length: 99999999999999999999", "Content-Length: 1e3", "Content-Length: 5",
+             "Content-Length: \u0663", "Transfer-Encoding: chunked", "Content-Range: bytes 5-9/10", "Location: file:///etc/passwd",
+             "Location: http://127.0.0.1:1/x", "Location: gopher://x", "X: " + "y" * 70000, "ETag: \x1b[2J", "Content-Encoding: gzip",
+             "Location: /a\x1b[31m"]
+        )  # fmt: skip
+        status = rng.choice(
+            ["HTTP/1.1 200 OK", "HTTP/1.1 206 Partial", "HTTP/1.1 302 Found", "HTTP/1.1 404 \x1b[2J\x1b[31mno", "HTTP/1.1 500 " + "x" * 9000,
+             "HTTP/1.1 999 ?", "ICY 200 OK", "HTTP/9.9 -1 x", "HTTP/1.1 204 No Content", "HTTP/1.1 416 Range", ""]
+        )  # fmt: skip
+        if rng.random() < 0.5:
+            lines[0] = status
+        if rng.random() < 0.8:
+            lines.insert(rng.randrange(1, len(lines) + 1), odd)
+            if odd.split(":")[0] == "Content-Length":
+                lines = [line for line in lines if line == odd or not line.startswith("Content-L")]
+        if rng.random() < 0.2:
+            lines *= 200
+        text = "\r\n".join([*lines, "", ""]).encode(errors="replace")
+        return text + body, f"{lines[0][:40]} | {odd[:40]}"
+
+    def read(changed: bytes, folder: Path) -> Any:
+        shutil.rmtree(folder / "home", ignore_errors=True)
+        patches = {"FIRST_WAIT_S": 0.0, "STALLED_S": 0.3, "TRIES": 2}
+        with _Serving(changed) as url, patch.multiple(remote, **patches):
+            shard = RemoteShard(url, Cache(50_000_000))
+            index_of(shard)
+            kept = remote._path(url).read_bytes()
+        return kept
+
+    def judge(changed: bytes, result: Any, sealed: bool) -> str:
+        after = changed.partition(b"\r\n\r\n")[2]
+        loose = after or changed.partition(b"\n\n")[2]
+        return "" if result in (after, loose, body) or after.startswith(result) else "another shard than was sent"
+
+    return Kind("server's answer", head.encode() + body, read, judge, fields=fields, share=0.2)
+
+
+class _Serving:
+    """Answers every request with the same bytes."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}/train-00000.tar"
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            try:
+                with connection:
+                    connection.settimeout(2)
+                    while b"\r\n\r\n" not in connection.recv(65536):
+                        pass
+                    connection.sendall(self._content)
+            except OSError:
+                continue
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def _picture(form: str) -> Kind:
+    buffer = BytesIO()
+    image = Image.fromarray(pixels(5, 40))
+    options: dict[str, Any] = {"exif": Image.Exif()} if form == "JPEG" else {}
+    image.save(buffer, form, **options)
+    content = buffer.getvalue()
+    whole = np.asarray(read_image("x", content)).copy()
+
+    def read(changed: bytes, folder: Path) -> Any:
+        place = written(folder, f"picture.{form.lower()}", changed)
+        damage = find_damage(place)
+        return damage, np.asarray(read_image(place)), np.asarray(read_image("x", changed))
+
+    def judge(changed: bytes, result: Any, sealed: bool) -> str:
+        _, found, again = result
+        if not np.array_equal(found, again):
+            return "a file and its content differ"
+        if form == "PNG" and changed.startswith(content[:8]) and not _forged(changed):
+            return "" if np.array_equal(found, whole) else "other pixels than its checksums are of"
+        return ""
+
+    judged = judge if form == "PNG" else nothing_wrong
+    return Kind(f"{form} image", content, read, judged, fields=_chunks if form == "PNG" else None)
+
+
+def _pieces(content: bytes) -> list[tuple[bytes, bytes]]:
+    found, at = [], 8
+    while at + 12 <= len(content):
+        (length,) = struct.unpack(">I", content[at : at + 4])
+        found.append((content[at + 4 : at + 8], content[at + 8 : at + 8 + length]))
+        at += 12 + length
+    return found
+
+
+def _forged(changed: bytes) -> bool:
+    """Whether it was written with checksums of its own: chunks are others, and all are sound."""
+    at = 8
+    while at + 12 <= len(changed):
+        (length,) = struct.unpack(">I", changed[at : at + 4])
+        end = at + 8 + length
+        if changed[end : end + 4] != struct.pack(">I", zlib.crc32(changed[at + 4 : end])):
+            return False
+        at = end + 4
+    return True
+
+
+def _chunks(content: bytes, rng: Random) -> tuple[bytes, str]:
+    """A PNG of changed chunks, with checksums that are right."""
+    pieces = _pieces(content)
+    at = rng.randrange(len(pieces))
+    name, data = pieces[at]
+    what = rng.choice(["size", "size", "mode", "bytes", "text bomb", "lose", "double", "data bomb"])
+    if what == "size":
+        sizes = rng.choice([(1, 1), (2**31 - 1, 1), (60_000, 60_000), (0, 0), (13_000, 13_000), (400, 400)])
+        pieces[0] = (b"IHDR", struct.pack(">II", *sizes) + pieces[0][1][8:])
+    elif what == "mode":
+        pieces[0] = (b"IHDR", pieces[0][1][:8] + bytes([rng.choice([1, 8, 16]), rng.choice([0, 2, 3, 4, 6]), 0, 0, rng.choice([0, 1])]))
+    elif what == "bytes":
+        pieces[at] = (name, damaged_bytes(data, rng)[0])
+    elif what == "text bomb":
+        bomb = zlib.compress(b"\0" * 200_000_000, 1)
+        pieces.insert(1, (rng.choice([b"zTXt", b"iCCP"]), b"x\0\0" + bomb))
+    elif what == "data bomb":
+        pieces[at] = (b"IDAT", zlib.compress(b"\0" * 100_000_000, 1))
+    elif what == "lose":
+        del pieces[at]
+    else:
+        pieces.insert(rng.randrange(len(pieces) + 1), (name, data))
+    parts = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in pieces]
+    return content[:8] + b"".join(parts), what
+
+
