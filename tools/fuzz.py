@@ -18,10 +18,14 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
 def main() -> int:
     """Fuzz, and print what was found; 1 if anything was."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=60.0, help="in all")
     parser.add_argument("--seed", type=int, default=0, help="of the damage")
-    parser.add_argument("--only", action="append", help="kinds whose name holds this; may be repeated")
+    parser.add_argument(
+        "--only", action="append", help="kinds whose name holds this; may be repeated"
+    )
     parser.add_argument("--case", type=int, help="this one alone")
     parser.add_argument("--keep", type=Path, help="where to leave files that went wrong")
     given = parser.parse_args()
@@ -30,20 +34,20 @@ def main() -> int:
     torch.set_num_threads(1)
     from fuzzing.runner import FAULTS, Counts, case_of, fuzz, grouped
     from fuzzing.seeds import make_seeds
-    from fuzzing.targets import all_kinds
+    from fuzzing.targets import KINDS
 
     if given.keep:
         given.keep.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="fuzz-seeds-") as folder:
-        kinds = all_kinds(make_seeds(Path(folder)))
-        kinds = [k for k in kinds if not given.only or any(word in k.name for word in given.only)]
+        seeds = make_seeds(Path(folder))
+        makers = [m for m in KINDS if not given.only or any(w in m.__name__ for w in given.only)]
         seconds = 60 * given.minutes
         head = f"{'kind':24}{'cases':>8}{'ms':>6}{'refused':>9}{'accepted':>9}{'same':>6}"
         print(head + "".join(f"{fault:>12}" for fault in FAULTS), flush=True)
         total = Counts()
-        for kind in kinds:
+        for kind in (make(seeds) for make in makers):
             numbers = range(10**7) if given.case is None else [given.case]
-            until = time.monotonic() + seconds / len(kinds)
+            until = time.monotonic() + seconds / len(makers)
             counts = fuzz(kind, given.seed, numbers, until, given.keep)
             _row(kind.name, counts, FAULTS)
             if given.case is not None and given.keep:
@@ -52,7 +56,7 @@ def main() -> int:
                 setattr(total, name, getattr(total, name) + getattr(counts, name))
             total.findings += counts.findings
             total.seconds += counts.seconds
-        _row(f"{len(kinds)} kinds", total, FAULTS)
+        _row(f"{len(makers)} kinds", total, FAULTS)
         print("\n".join(grouped(total.findings)))
     return 1 if total.findings else 0
 

@@ -1,13 +1,13 @@
 """Images and what lists them: data files, classes, shards, kept indexes, servers' answers."""
 
 import io
-import json
 import shutil
 import socket
 import struct
 import tarfile
 import threading
 import zlib
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from random import Random
@@ -15,11 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from fuzzing.kinds import Kind, nothing_wrong, same
-from fuzzing.mutate import NASTY, damaged_bytes
-from fuzzing.run_kinds import written
-from fuzzing.seeds import Seeds
-from made_shards import pixels, png, samples, write_shards, write_tar
+from made_shards import pixels, samples, write_shards
 from PIL import Image
 
 from elastic_nas.data import index as index_module
@@ -31,32 +27,28 @@ from elastic_nas.data.remote import Cache
 from elastic_nas.data.shard_source import find_shards
 from elastic_nas.data.shards import LocalShard, RemoteShard, index_of
 from elastic_nas.yaml_file import parse_yaml
+from fuzzing.kinds import Kind, RefusedError, nothing_wrong, same
+from fuzzing.mutate import NASTY, damaged_bytes
+from fuzzing.run_kinds import written
+from fuzzing.seeds import Seeds
 
 CLASSES = "classes.txt"
 
 
-def of_data(seeds: Seeds) -> list[Kind]:
-    """All kinds of this module."""
+@cache
+def _shards(seeds: Seeds) -> Path:
+    """A folder of shards."""
     shards = seeds.folder / "shards"
     write_shards(shards, "train", [12, 12])
     write_shards(shards, "test", [6], first=100)
-    return [
-        _data_file(shards),
-        _class_list(shards),
-        _shard(shards),
-        _kept_index(shards),
-        _answer(shards),
-        _picture("PNG"),
-        _picture("JPEG"),
-        _picture("WEBP"),
-        _picture("TIFF"),
-    ]
+    return shards
 
 
 # --- lists ---------------------------------------------------------------------------------------
 
 
-def _data_file(shards: Path) -> Kind:
+def data_file(seeds: Seeds) -> Kind:
+    shards = _shards(seeds)
     text = f"""train: {shards}/train-{{00000..00001}}.tar
 test: [{shards}/test-00000.tar]
 classes: [ant, bee, cat]
@@ -81,7 +73,9 @@ cache_gb: 2.5
     return Kind("data file", text.encode(), read, judge, "yaml", share=0.5)
 
 
-def _class_list(shards: Path) -> Kind:
+def class_list(seeds: Seeds) -> Kind:
+    shards = _shards(seeds)
+
     def read(content: bytes, folder: Path) -> Any:
         place = folder / "listed"
         if not place.exists():
@@ -109,10 +103,23 @@ def _tar_fields(content: bytes, rng: Random) -> tuple[bytes, str]:
         return _odd_tar(rng)
     at = 512 * rng.randrange(0, len(content) // 512)
     header = bytearray(content[at : at + 512])
-    start, length = rng.choice([(0, 100), (100, 8), (124, 12), (124, 12), (136, 12), (156, 1), (157, 100), (345, 155)])
+    start, length = rng.choice(
+        [(0, 100), (100, 8), (124, 12), (124, 12), (136, 12), (156, 1), (157, 100), (345, 155)]
+    )
     odd = rng.choice(
-        [*NASTY, b"777777777777", b"\x80" + b"\xff" * 11, b"-0000000001", b"00000000000", b"x", b"L", b"g", b"5", b"S"]
-    )  # fmt: skip
+        [
+            *NASTY,
+            b"777777777777",
+            b"\x80" + b"\xff" * 11,
+            b"-0000000001",
+            b"00000000000",
+            b"x",
+            b"L",
+            b"g",
+            b"5",
+            b"S",
+        ]
+    )
     header[start : start + length] = odd[:length].ljust(length, b"\0")
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
@@ -123,15 +130,30 @@ def _odd_tar(rng: Random) -> tuple[bytes, str]:
     members = samples(range(6))
     at = rng.randrange(len(members))
     name, content = members[at]
-    label = rng.choice([*NASTY, b"3", b"-1", b"99999999999", b"0.5", b"cat", b'{"label": 1}', b"\xd9\xa1", b"0\n1"])
+    label = rng.choice(
+        [*NASTY, b"3", b"-1", b"99999999999", b"0.5", b"cat", b'{"label": 1}', b"\xd9\xa1", b"0\n1"]
+    )
     what = rng.choice(["label", "label", "json", "name", "twice", "lose", "image"])
     if what in ("label", "json"):
         ending = "cls" if what == "label" else "json"
         labels = [n for n, _ in members if n.endswith(".cls")]
         chosen = rng.choice(labels)
-        members = [(n[:-3] + ending if n == chosen else n, label if n == chosen else c) for n, c in members]
+        members = [
+            (n[:-3] + ending if n == chosen else n, label if n == chosen else c) for n, c in members
+        ]
     elif what == "name":
-        odd = rng.choice(["../x.png", "/etc/x.png", "a\x1b[2J.png", "", ".png", "a" * 300 + ".png", "\x00.png", "a/../b.png"])
+        odd = rng.choice(
+            [
+                "../x.png",
+                "/etc/x.png",
+                "a\x1b[2J.png",
+                "",
+                ".png",
+                "a" * 300 + ".png",
+                "\x00.png",
+                "a/../b.png",
+            ]
+        )
         members[at] = (odd, content)
     elif what == "twice":
         members.insert(rng.randrange(len(members)), members[at])
@@ -151,7 +173,9 @@ def _odd_tar(rng: Random) -> tuple[bytes, str]:
     return buffer.getvalue(), f"{what} of {name}"
 
 
-def _shard(shards: Path) -> Kind:
+def shard(seeds: Seeds) -> Kind:
+    shards = _shards(seeds)
+
     def read(content: bytes, folder: Path) -> Any:
         place = folder / "shard"
         shutil.rmtree(place, ignore_errors=True)
@@ -185,78 +209,109 @@ def _shard(shards: Path) -> Kind:
     return Kind("tar shard", content, read, judge, fields=_tar_fields, share=0.4)
 
 
-def _kept_index(shards: Path) -> Kind:
+def _other_arrays(content: bytes, rng: Random) -> tuple[bytes, str]:
+    """An archive of another number or array, its checksums right."""
+    with np.load(BytesIO(content)) as file:
+        parts = {name: file[name] for name in file.files}
+    name = rng.choice(list(parts))
+    if name == "numbers" and rng.random() < 0.7:
+        odd = rng.choice([-1, 0, 1, 2**40, 2**62, 512, 12])
+        parts[name].flat[rng.randrange(parts[name].size)] = odd
+    else:
+        parts[name] = rng.choice(
+            [
+                np.zeros(0),
+                np.zeros((3, 0), np.int64),
+                np.float64("nan"),
+                np.array("x"),
+                np.zeros((3, 5), np.float32),
+                np.arange(9).reshape(3, 3),
+                np.int64(-5),
+                np.frombuffer(b"\xff\x00ab", np.uint8),
+                np.zeros((40, 40)),
+            ]
+        )
+    if rng.random() < 0.1:
+        del parts[name]
+    buffer = BytesIO()
+    np.savez(buffer, **parts)
+    return buffer.getvalue(), f"another {name}"
+
+
+def kept_index(seeds: Seeds) -> Kind:
     """The index of a shard in the per-user folder."""
-    shard = LocalShard(shards / "train-00000.tar")
-    whole = shard.make_index()
+    shards = _shards(seeds)
+    local = LocalShard(shards / "train-00000.tar")
+    whole = local.make_index()
     content = index_module._dumped(whole)
 
-    def fields(before: bytes, rng: Random) -> tuple[bytes, str]:
-        numbers = np.stack([whole.offsets_N, whole.sizes_N, whole.labels_N])
-        parts: dict[str, Any] = {
-            "size": np.int64(whole.size),
-            "numbers": numbers,
-            "classes": np.zeros(0, np.uint8),
-            "members": np.frombuffer(whole.members.encode(), np.uint8),
-        }
-        name = rng.choice(list(parts))
-        if name == "numbers" and rng.random() < 0.7:
-            numbers[rng.randrange(3), rng.randrange(len(whole))] = rng.choice(
-                [-1, 0, 1, 2**40, 2**62, 512, len(whole)]
-            )
-        else:
-            parts[name] = rng.choice(
-                [np.zeros(0), np.zeros((3, 0), np.int64), np.float64("nan"), np.array("x"), np.zeros((3, 5), np.float32),
-                 np.arange(9).reshape(3, 3), np.int64(-5), np.frombuffer(b"\xff\x00ab", np.uint8), np.zeros((40, 40))]
-            )  # fmt: skip
-        if rng.random() < 0.1:
-            del parts[name]
-        buffer = BytesIO()
-        np.savez(buffer, **parts)
-        return buffer.getvalue(), f"another {name}"
-
     def read(changed: bytes, folder: Path) -> Any:
-        path = index_module._place(shard.key)
+        path = index_module._place(local.key)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(changed)
         found = find_shards(str(shards))
         assert found is not None
         for row in (0, 11):
             found.parts["train"].images.read(row)
-        return index_of(shard)
+        return index_of(local)
 
     def judge(changed: bytes, result: Any, sealed: bool) -> str:
         for name in ("offsets_N", "sizes_N", "labels_N"):
             if not np.array_equal(getattr(result, name), getattr(whole, name)):
                 return f"{name} are not those of the shard"
-        return "" if (result.members, result.classes) == (whole.members, whole.classes) else "other names"
+        alike = (result.members, result.classes) == (whole.members, whole.classes)
+        return "" if alike else "other names"
 
-    return Kind("kept index", content, read, judge, fields=fields, share=0.5)
+    return Kind("kept index", content, read, judge, fields=_other_arrays, share=0.5)
 
 
 # --- servers -------------------------------------------------------------------------------------
 
 
-def _answer(shards: Path) -> Kind:
+def answer(seeds: Seeds) -> Kind:
     """All that a server sends: status, headers and a shard."""
+    shards = _shards(seeds)
     body = (shards / "train-00000.tar").read_bytes()
     head = (
-        "HTTP/1.1 200 OK\r\nContent-Type: application/x-tar\r\nETag: \"1\"\r\n"
+        'HTTP/1.1 200 OK\r\nContent-Type: application/x-tar\r\nETag: "1"\r\n'
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    )  # fmt: skip
+    )
 
     def fields(content: bytes, rng: Random) -> tuple[bytes, str]:
         lines = head.split("\r\n")[:-2]
         odd = rng.choice(
-            ["Content-Length: -1", "Content-Length: 99999999999999999999", "Content-Length: 1e3", "Content-Length: 5",
-             "Content-Length: \u0663", "Transfer-Encoding: chunked", "Content-Range: bytes 5-9/10", "Location: file:///etc/passwd",
-             "Location: http://127.0.0.1:1/x", "Location: gopher://x", "X: " + "y" * 70000, "ETag: \x1b[2J", "Content-Encoding: gzip",
-             "Location: /a\x1b[31m"]
-        )  # fmt: skip
+            [
+                "Content-Length: -1",
+                "Content-Length: 99999999999999999999",
+                "Content-Length: 1e3",
+                "Content-Length: 5",
+                "Content-Length: \u0663",
+                "Transfer-Encoding: chunked",
+                "Content-Range: bytes 5-9/10",
+                "Location: file:///etc/passwd",
+                "Location: http://127.0.0.1:1/x",
+                "Location: gopher://x",
+                "X: " + "y" * 70000,
+                "ETag: \x1b[2J",
+                "Content-Encoding: gzip",
+                "Location: /a\x1b[31m",
+            ]
+        )
         status = rng.choice(
-            ["HTTP/1.1 200 OK", "HTTP/1.1 206 Partial", "HTTP/1.1 302 Found", "HTTP/1.1 404 \x1b[2J\x1b[31mno", "HTTP/1.1 500 " + "x" * 9000,
-             "HTTP/1.1 999 ?", "ICY 200 OK", "HTTP/9.9 -1 x", "HTTP/1.1 204 No Content", "HTTP/1.1 416 Range", ""]
-        )  # fmt: skip
+            [
+                "HTTP/1.1 200 OK",
+                "HTTP/1.1 206 Partial",
+                "HTTP/1.1 302 Found",
+                "HTTP/1.1 404 \x1b[2J\x1b[31mno",
+                "HTTP/1.1 500 " + "x" * 9000,
+                "HTTP/1.1 999 ?",
+                "ICY 200 OK",
+                "HTTP/9.9 -1 x",
+                "HTTP/1.1 204 No Content",
+                "HTTP/1.1 416 Range",
+                "",
+            ]
+        )
         if rng.random() < 0.5:
             lines[0] = status
         if rng.random() < 0.8:
@@ -274,13 +329,16 @@ def _answer(shards: Path) -> Kind:
         with _Serving(changed) as url, patch.multiple(remote, **patches):
             shard = RemoteShard(url, Cache(50_000_000))
             index_of(shard)
-            kept = remote._path(url).read_bytes()
-        return kept
+            return remote._path(url).read_bytes()
 
     def judge(changed: bytes, result: Any, sealed: bool) -> str:
         after = changed.partition(b"\r\n\r\n")[2]
         loose = after or changed.partition(b"\n\n")[2]
-        return "" if result in (after, loose, body) or after.startswith(result) else "another shard than was sent"
+        return (
+            ""
+            if result in (after, loose, body) or after.startswith(result)
+            else "another shard than was sent"
+        )
 
     return Kind("server's answer", head.encode() + body, read, judge, fields=fields, share=0.2)
 
@@ -320,6 +378,22 @@ class _Serving:
 # --- pictures ------------------------------------------------------------------------------------
 
 
+def png_image(seeds: Seeds) -> Kind:
+    return _picture("PNG")
+
+
+def jpeg_image(seeds: Seeds) -> Kind:
+    return _picture("JPEG")
+
+
+def webp_image(seeds: Seeds) -> Kind:
+    return _picture("WEBP")
+
+
+def tiff_image(seeds: Seeds) -> Kind:
+    return _picture("TIFF")
+
+
 def _picture(form: str) -> Kind:
     buffer = BytesIO()
     image = Image.fromarray(pixels(5, 40))
@@ -330,11 +404,12 @@ def _picture(form: str) -> Kind:
 
     def read(changed: bytes, folder: Path) -> Any:
         place = written(folder, f"picture.{form.lower()}", changed)
-        damage = find_damage(place)
-        return damage, np.asarray(read_image(place)), np.asarray(read_image("x", changed))
+        if damage := find_damage(place):
+            raise RefusedError(damage)
+        return np.asarray(read_image(place)), np.asarray(read_image("x", changed))
 
     def judge(changed: bytes, result: Any, sealed: bool) -> str:
-        _, found, again = result
+        found, again = result
         if not np.array_equal(found, again):
             return "a file and its content differ"
         if form == "PNG" and changed.startswith(content[:8]) and not _forged(changed):
@@ -373,10 +448,18 @@ def _chunks(content: bytes, rng: Random) -> tuple[bytes, str]:
     name, data = pieces[at]
     what = rng.choice(["size", "size", "mode", "bytes", "text bomb", "lose", "double", "data bomb"])
     if what == "size":
-        sizes = rng.choice([(1, 1), (2**31 - 1, 1), (60_000, 60_000), (0, 0), (13_000, 13_000), (400, 400)])
+        sizes = rng.choice(
+            [(1, 1), (2**31 - 1, 1), (60_000, 60_000), (0, 0), (13_000, 13_000), (400, 400)]
+        )
         pieces[0] = (b"IHDR", struct.pack(">II", *sizes) + pieces[0][1][8:])
     elif what == "mode":
-        pieces[0] = (b"IHDR", pieces[0][1][:8] + bytes([rng.choice([1, 8, 16]), rng.choice([0, 2, 3, 4, 6]), 0, 0, rng.choice([0, 1])]))
+        pieces[0] = (
+            b"IHDR",
+            pieces[0][1][:8]
+            + bytes(
+                [rng.choice([1, 8, 16]), rng.choice([0, 2, 3, 4, 6]), 0, 0, rng.choice([0, 1])]
+            ),
+        )
     elif what == "bytes":
         pieces[at] = (name, damaged_bytes(data, rng)[0])
     elif what == "text bomb":
@@ -388,7 +471,7 @@ def _chunks(content: bytes, rng: Random) -> tuple[bytes, str]:
         del pieces[at]
     else:
         pieces.insert(rng.randrange(len(pieces) + 1), (name, data))
-    parts = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in pieces]
+    parts = [
+        struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in pieces
+    ]
     return content[:8] + b"".join(parts), what
-
-

@@ -7,12 +7,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from fuzzing.mutate import damaged_bytes, damaged_cells, damaged_fields
 from typer.testing import CliRunner
 
 from elastic_nas.cli import app
 from elastic_nas.errors import MOST_CHARACTERS, ElasticNasError
 from elastic_nas.yaml_file import parse_yaml
+from fuzzing.mutate import damaged_bytes, damaged_cells, damaged_fields
 
 FIELDS: dict[str, Callable[[bytes], Any]] = {
     "json": json.loads,
@@ -118,11 +118,13 @@ def check_text(text: str, most: int | None = MOST_CHARACTERS) -> None:
 
 
 def same(found: Any, said: Any, where: str = "") -> str:
-    """Where two values differ, types included (but 1 and 1.0 are one number); nothing if nowhere."""
+    """Where two values differ, types too (1 and 1.0 are one number); nothing if nowhere."""
     if isinstance(found, dict) and isinstance(said, dict):
         if found.keys() != said.keys():
             return f"{where}: keys {sorted(map(str, found.keys() ^ said.keys()))[:5]}"
-        return next((w for key in found if (w := same(found[key], said[key], f"{where}/{key}"))), "")
+        return next(
+            (w for key in found if (w := same(found[key], said[key], f"{where}/{key}"))), ""
+        )
     if isinstance(found, list | tuple) and isinstance(said, list | tuple):
         if len(found) != len(said):
             return f"{where}: {len(found)} for {len(said)}"
@@ -147,7 +149,11 @@ def unchanged_json(original: bytes, *apart: str) -> Callable[[bytes], str]:
             now = json.loads(content.decode("utf-8-sig"))
         except (ValueError, RecursionError) as error:
             return f"no JSON ({error!s:.60})"
-        now = {key: item for key, item in now.items() if key not in apart} if isinstance(now, dict) else now
+        now = (
+            {key: item for key, item in now.items() if key not in apart}
+            if isinstance(now, dict)
+            else now
+        )
         return same(now, before)
 
     return differs

@@ -6,25 +6,110 @@ from random import Random
 from typing import Any
 
 NASTY = [
-    b"NaN", b"-Infinity", b".inf", b"1e999", b"9" * 500, b"-0.0", b"1e-320", b"0x1f", b"0o17",
-    b"1_000", b"1:30:00", b"1e-3", b"true", b"null", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf",
-    b"\x1b[2J\x1b[31m", b"\r\n", b"\n", b"\t", b"\xe2\x80\xae", b"\xd9\xa1\xd9\xa2\xd9\xa3",
-    b'"\\ud800"', b"\xed\xa0\x80", b"{", b"}", b"[" * 3000, b"]", b'{"a":' * 200, b"---\n",
-    b"!!bool foo", b"!!python/object/apply:os.system [id]", b"&a [*a, *a]", b"*a", b"<<: {}",
-    b"../../etc/passwd", b"/dev/zero", b"/dev/stdin", b"file:///etc/passwd", b"%s%n%x", b"${x}",
-    b"./evil.py", b",", b":", b'"', b"'", b"#", b"=", b";", b"\\", b"@", b"-", b" " * 100,
+    b"NaN",
+    b"-Infinity",
+    b".inf",
+    b"1e999",
+    b"9" * 500,
+    b"-0.0",
+    b"1e-320",
+    b"0x1f",
+    b"0o17",
+    b"1_000",
+    b"1:30:00",
+    b"1e-3",
+    b"true",
+    b"null",
+    b"\x00",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"\x1b[2J\x1b[31m",
+    b"\r\n",
+    b"\n",
+    b"\t",
+    b"\xe2\x80\xae",
+    b"\xd9\xa1\xd9\xa2\xd9\xa3",
+    b'"\\ud800"',
+    b"\xed\xa0\x80",
+    b"{",
+    b"}",
+    b"[" * 3000,
+    b"]",
+    b'{"a":' * 200,
+    b"---\n",
+    b"!!bool foo",
+    b"!!python/object/apply:os.system [id]",
+    b"&a [*a, *a]",
+    b"*a",
+    b"<<: {}",
+    b"../../etc/passwd",
+    b"/dev/zero",
+    b"/dev/stdin",
+    b"file:///etc/passwd",
+    b"%s%n%x",
+    b"${x}",
+    b"./evil.py",
+    b",",
+    b":",
+    b'"',
+    b"'",
+    b"#",
+    b"=",
+    b";",
+    b"\\",
+    b"@",
+    b"-",
+    b" " * 100,
     b"A" * 5000,
-]  # fmt: skip
+]
 """What a reader may not have thought of."""
 
 NUMBERS = [
-    0, -1, 1, 2, -0.0, 0.5, 1e-300, 1e308, -1e308, 10**18, 10**30, 2**31, 2**63, True, False,
-]  # fmt: skip
+    0,
+    -1,
+    1,
+    2,
+    -0.0,
+    0.5,
+    1e-300,
+    1e308,
+    -1e308,
+    10**18,
+    10**30,
+    2**31,
+    2**63,
+    True,
+    False,
+]
 TEXTS = [
-    "", " ", "x" * 3000, "a\x1b[31mb", "\x00", "\n", "\u202egnp", "\u0661\u0662", "../x", "/dev/zero",
-    "./evil.py", "evil.yaml", "nan", "0", "-1", "1e5", "true", "null", "\ud800", "%s", "a,b,c", "\\",
-    "a\nb: c", "smallest", "largest", "tiny:size=99999999", "tiny@0",
-]  # fmt: skip
+    "",
+    " ",
+    "x" * 3000,
+    "a\x1b[31mb",
+    "\x00",
+    "\n",
+    "\u202egnp",
+    "\u0661\u0662",
+    "../x",
+    "/dev/zero",
+    "./evil.py",
+    "evil.yaml",
+    "nan",
+    "0",
+    "-1",
+    "1e5",
+    "true",
+    "null",
+    "\ud800",
+    "%s",
+    "a,b,c",
+    "\\",
+    "a\nb: c",
+    "smallest",
+    "largest",
+    "tiny:size=99999999",
+    "tiny@0",
+]
 SHAPES: list[Any] = [None, [], {}, [[]], [None], {"": None}, [1, 2, 3], {"a": {"b": 1}}]
 
 
@@ -41,10 +126,25 @@ class Pairs(list[tuple[str, Any]]):
 RAW = [
     Raw(text)
     for text in (
-        "NaN", "Infinity", "-Infinity", "1e999", "9" * 30, "9" * 6000, "1e-400", "01", "+1", ".5",
-        "[" * 10_000 + "]" * 10_000, "[" * 41 + "]" * 41, "'x'", "0x10", "1_0", '"\\ud800"', "tru",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "1e999",
+        "9" * 30,
+        "9" * 6000,
+        "1e-400",
+        "01",
+        "+1",
+        ".5",
+        "[" * 10_000 + "]" * 10_000,
+        "[" * 41 + "]" * 41,
+        "'x'",
+        "0x10",
+        "1_0",
+        '"\\ud800"',
+        "tru",
     )
-]  # fmt: skip
+]
 
 
 def spell(value: Any) -> str:
@@ -95,7 +195,11 @@ def _set(content: bytes, rng: Random) -> bytes:
     if not content:
         return content
     at = rng.randrange(len(content))
-    return content[:at] + bytes([rng.choice([0, 255, 127, 128, rng.randrange(256)])]) + content[at + 1 :]
+    return (
+        content[:at]
+        + bytes([rng.choice([0, 255, 127, 128, rng.randrange(256)])])
+        + content[at + 1 :]
+    )
 
 
 def _delete(content: bytes, rng: Random) -> bytes:
@@ -116,7 +220,13 @@ def _swap(content: bytes, rng: Random) -> bytes:
     a, b = sorted([_span(content, rng), _span(content, rng)])
     if a[1] > b[0]:
         return content
-    return content[: a[0]] + content[b[0] : b[1]] + content[a[1] : b[0]] + content[a[0] : a[1]] + content[b[1] :]
+    return (
+        content[: a[0]]
+        + content[b[0] : b[1]]
+        + content[a[1] : b[0]]
+        + content[a[0] : a[1]]
+        + content[b[1] :]
+    )
 
 
 def _splice(content: bytes, rng: Random) -> bytes:
@@ -184,7 +294,13 @@ def _place(box: dict[str, Any], rng: Random) -> tuple[Any, Any, str]:
     parent, key, path = places[0]
     while True:
         inner = parent[key]
-        keys = list(inner) if isinstance(inner, dict) else range(len(inner)) if isinstance(inner, list) else ()
+        keys = (
+            list(inner)
+            if isinstance(inner, dict)
+            else range(len(inner))
+            if isinstance(inner, list)
+            else ()
+        )
         if not keys or isinstance(inner, Pairs) or (parent is not box and rng.random() < 0.3):
             return parent, key, path
         parent, key = inner, rng.choice(list(keys))
@@ -257,7 +373,9 @@ def _twice(parent: Any, key: Any, rng: Random, box: Any) -> None:
         parent.insert(rng.randrange(len(parent) + 1), _copied(parent[key]))
         return
     pairs = Pairs(parent.items())
-    pairs.insert(rng.randrange(len(pairs) + 1), (str(key), rng.choice([*NUMBERS, *TEXTS, parent[key]])))
+    pairs.insert(
+        rng.randrange(len(pairs) + 1), (str(key), rng.choice([*NUMBERS, *TEXTS, parent[key]]))
+    )
     for other, name, _ in _places(box, ""):
         if other[name] is parent:
             other[name] = pairs
@@ -329,7 +447,9 @@ def damaged_cells(text: str, rng: Random) -> tuple[str, str]:
     at = rng.randrange(len(row))
     name = rng.choice(["cell", "cell", "number", "scale", "lose", "double row", "swap", "column"])
     if name in ("cell", "column"):
-        odd = rng.choice([rng.choice(TEXTS).replace("\ud800", "?"), *map(str, NUMBERS), "1e999", "nan", "inf"])
+        odd = rng.choice(
+            [rng.choice(TEXTS).replace("\ud800", "?"), *map(str, NUMBERS), "1e999", "nan", "inf"]
+        )
         for other in [row] if name == "cell" else rows:
             if at < len(other):
                 other[at] = odd

@@ -11,11 +11,8 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from fuzzing.kinds import Kind, command, damaged_fields, nothing_wrong, same
-from fuzzing.seeds import DEVICE, NETWORK, Seeds
 
 from elastic_nas import plugins
-from elastic_nas.config import RunConfig
 from elastic_nas.files import sha256_of
 from elastic_nas.latency.devices import load_device
 from elastic_nas.latency.measured import Measured, read_measured
@@ -29,6 +26,8 @@ from elastic_nas.settings import from_settings, to_settings
 from elastic_nas.training import loop
 from elastic_nas.training.checkpoint import load_checkpoint
 from elastic_nas.yaml_file import dump_yaml, parse_yaml, read_yaml
+from fuzzing.kinds import Kind, command, damaged_fields, nothing_wrong, same
+from fuzzing.seeds import DEVICE, NETWORK, Seeds
 
 
 def written(folder: Path, name: str, content: bytes) -> Path:
@@ -37,26 +36,6 @@ def written(folder: Path, name: str, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
-
-
-def of_runs(seeds: Seeds) -> list[Kind]:
-    """All kinds of this module."""
-    return [
-        _run_file(),
-        _override(),
-        _settings(),
-        _profile(),
-        _resumed(seeds),
-        _network_record(seeds),
-        _ties(seeds),
-        _history(seeds),
-        _measured(),
-        _speed(),
-        _log(seeds),
-        _exported(seeds),
-        _checkpoint(seeds),
-        _plugin(),
-    ]
 
 
 # --- run files and other settings ----------------------------------------------------------------
@@ -76,12 +55,10 @@ def _says(config: Any, said: Any, where: str = "") -> str:
     return same(config, said, where)
 
 
-def _run_file() -> Kind:
-    default = RunConfig().model_dump() if not RunConfig.model_fields["data"].is_required() else {}
-
+def run_file(seeds: Seeds) -> Kind:
     def judge(content: bytes, result: Any, sealed: bool) -> str:
         said = parse_yaml(content.decode("utf-8-sig"))
-        return _says(result, said) or ("" if default is not None else "")
+        return _says(result, said)
 
     def read(content: bytes, folder: Path) -> Any:
         return read_run_file(written(folder, "run.yaml", content)).model_dump()
@@ -90,7 +67,7 @@ def _run_file() -> Kind:
     return Kind("run file", dump_run(config).encode(), read, judge, "yaml")
 
 
-def _override() -> Kind:
+def override(seeds: Seeds) -> Kind:
     def read(content: bytes, folder: Path) -> Any:
         text = content.decode(errors="surrogateescape")
         return text, parse_run({"data": "digits"}, text.split("\0")[:1]).model_dump()
@@ -105,16 +82,29 @@ def _override() -> Kind:
 
     def fields(content: bytes, rng: Random) -> tuple[bytes, str]:
         key = rng.choice(
-            ["train.batch_size", "train.learning_rate", "seed", "data", "space", "train.augment.strong",
-             "search.evaluations", "train.minutes", "train", "statistics", "train.init", "", "train."]
-        )  # fmt: skip
+            [
+                "train.batch_size",
+                "train.learning_rate",
+                "seed",
+                "data",
+                "space",
+                "train.augment.strong",
+                "search.evaluations",
+                "train.minutes",
+                "train",
+                "statistics",
+                "train.init",
+                "",
+                "train.",
+            ]
+        )
         text, done = damaged_fields({key: rng.choice([32, 0.5, "x", True, [1]])}, rng)
         return f"{key}={text.partition(': ')[2][:-1]}".encode(errors="surrogatepass"), done
 
     return Kind("--set", b"train.batch_size=32", read, judge, fields=fields)
 
 
-def _settings() -> Kind:
+def settings(seeds: Seeds) -> Kind:
     value = to_settings(NETWORK.dims, NETWORK.largest)
 
     def read(content: bytes, folder: Path) -> Any:
@@ -140,12 +130,12 @@ limits: {memory_kb: 512, flash_kb: 2048}
 """
 
 
-def _profile() -> Kind:
+def profile(seeds: Seeds) -> Kind:
     def read(content: bytes, folder: Path) -> Any:
         device = load_device(str(written(folder, "board.yaml", content)))
-        command("predict", folder / "board.yaml", "tiny:size=8", "--table", folder / "none.json") if (
-            len(content) % 7 == 0
-        ) else None
+        command(
+            "predict", folder / "board.yaml", "tiny:size=8", "--table", folder / "none.json"
+        ) if (len(content) % 7 == 0) else None
         return {key: getattr(device, key) for key in parse_yaml(PROFILE)}
 
     def judge(content: bytes, result: Any, sealed: bool) -> str:
@@ -159,7 +149,7 @@ def _profile() -> Kind:
     return Kind("hardware profile", PROFILE.encode(), read, judge, "yaml")
 
 
-def _plugin() -> Kind:
+def plugin(seeds: Seeds) -> Kind:
     text = b"""from dataclasses import dataclass
 from elastic_nas.spaces import tiny
 
@@ -205,7 +195,7 @@ def _query(run: Path) -> Any:
     return json.loads(command("query", run, "--device", DEVICE, "--latency", "5ms", "--json"))
 
 
-def _network_record(seeds: Seeds) -> Kind:
+def network_record(seeds: Seeds) -> Kind:
     def reader(run: Path) -> Any:
         opened = RunFolder(run)
         found = [opened.network, list(opened.labels)]
@@ -222,7 +212,7 @@ def _network_record(seeds: Seeds) -> Kind:
     return Kind("network.json", content, _read_in_run(seeds, "network.json", reader), judge, "json")
 
 
-def _ties(seeds: Seeds) -> Kind:
+def ties(seeds: Seeds) -> Kind:
     content = (seeds.run / "ties.json").read_bytes()
 
     def judge(changed: bytes, result: Any, sealed: bool) -> str:
@@ -231,7 +221,7 @@ def _ties(seeds: Seeds) -> Kind:
     return Kind("ties.json", content, _read_in_run(seeds, "ties.json", _query), judge, "json")
 
 
-def _history(seeds: Seeds) -> Kind:
+def history(seeds: Seeds) -> Kind:
     ties = json.loads((seeds.run / "ties.json").read_text())
 
     def reader(run: Path) -> Any:
@@ -251,13 +241,17 @@ def _history(seeds: Seeds) -> Kind:
             if NETWORK.canonical(tuple(genes)) != tuple(genes):
                 return f"a genotype that is not canonical: {genes}"
         best = max(said.values(), key=lambda row: row[1])[1]
-        return same(rows, list(said.values())) or ("" if answer["accuracy"] == best else "not the best")
+        return same(rows, list(said.values())) or (
+            "" if answer["accuracy"] == best else "not the best"
+        )
 
     content = (seeds.run / "history.jsonl").read_bytes()
-    return Kind("history.jsonl", content, _read_in_run(seeds, "history.jsonl", reader), judge, "lines")
+    return Kind(
+        "history.jsonl", content, _read_in_run(seeds, "history.jsonl", reader), judge, "lines"
+    )
 
 
-def _measured() -> Kind:
+def measured(seeds: Seeds) -> Kind:
     genes = {NETWORK.largest: 0.5, NETWORK.smallest: 0.25}
 
     def read(content: bytes, folder: Path) -> Any:
@@ -277,7 +271,7 @@ def _measured() -> Kind:
     return Kind("measured.json", content, read, judge, "json")
 
 
-def _speed() -> Kind:
+def speed(seeds: Seeds) -> Kind:
     import os
     import tempfile
     from unittest.mock import patch
@@ -299,7 +293,7 @@ def _speed() -> Kind:
     return Kind("speed file", content, read, judge, "json")
 
 
-def _log(seeds: Seeds) -> Kind:
+def log(seeds: Seeds) -> Kind:
     from elastic_nas.training.curves import draw_curves
 
     def reader(run: Path) -> Any:
@@ -310,7 +304,7 @@ def _log(seeds: Seeds) -> Kind:
     return Kind("log.jsonl", content, read, nothing_wrong, "lines", share=0.2)
 
 
-def _exported(seeds: Seeds) -> Kind:
+def exported(seeds: Seeds) -> Kind:
     from elastic_nas.pictures import _exported as read_exported
 
     name = f"fronts/{DEVICE}.exported.json"
@@ -320,13 +314,15 @@ def _exported(seeds: Seeds) -> Kind:
         return read_exported(run / name, weights)
 
     def judge(content: bytes, result: Any, sealed: bool) -> str:
-        return "" if not result else same(result, json.loads(content.decode("utf-8-sig"))["children"])
+        return (
+            "" if not result else same(result, json.loads(content.decode("utf-8-sig"))["children"])
+        )
 
     content = (seeds.run / name).read_bytes()
     return Kind("exported.json", content, _read_in_run(seeds, name, reader), judge, "json")
 
 
-def _resumed(seeds: Seeds) -> Kind:
+def resumed(seeds: Seeds) -> Kind:
     """A finished training is asked to go on with another run file."""
     tied = ("seed", "data", "statistics", "space")
     before = parse_yaml((seeds.run / "run.yaml").read_text())
@@ -342,10 +338,20 @@ def _resumed(seeds: Seeds) -> Kind:
 
     def judge(content: bytes, result: Any, sealed: bool) -> str:
         said = {"statistics": "data", **parse_yaml(content.decode("utf-8-sig"))}
-        return same({key: said[key] for key in tied if key in said}, {k: before[k] for k in tied if k in said})
+        return same(
+            {key: said[key] for key in tied if key in said},
+            {k: before[k] for k in tied if k in said},
+        )
 
     content = (seeds.run / "run.yaml").read_bytes()
-    return Kind("run.yaml of a run", content, _read_in_run(seeds, "run.yaml", reader), judge, "yaml", share=0.1)
+    return Kind(
+        "run.yaml of a run",
+        content,
+        _read_in_run(seeds, "run.yaml", reader),
+        judge,
+        "yaml",
+        share=0.1,
+    )
 
 
 # --- checkpoints ---------------------------------------------------------------------------------
@@ -383,7 +389,9 @@ def _header_fields(content: bytes, rng: Random) -> tuple[bytes, str]:
     if what == "tensor":
         return _joined(json.dumps(header), _changed_float(data, rng)), "another weight"
     name = rng.choice([name for name in header if name != "__metadata__"])
-    header[name]["dtype"] = rng.choice(["I32", "U32", "F64", "F16", "BF16", "BOOL", "F8_E4M3", "C64"])
+    header[name]["dtype"] = rng.choice(
+        ["I32", "U32", "F64", "F16", "BF16", "BOOL", "F8_E4M3", "C64"]
+    )
     return _joined(json.dumps(header), data), f"dtype of {name}"
 
 
@@ -409,7 +417,7 @@ def _sealed(content: bytes) -> bytes:
     return _joined(json.dumps(header), data)
 
 
-def _checkpoint(seeds: Seeds) -> Kind:
+def checkpoint(seeds: Seeds) -> Kind:
     content = (seeds.run / "supernet.safetensors").read_bytes()
     network = Network("tiny:size=8", 10)
     supernet = network.supernet()
@@ -424,7 +432,9 @@ def _checkpoint(seeds: Seeds) -> Kind:
         file = safetensors.torch.load(changed)
         (header, _), (before, _) = _parts(changed), _parts(content)
         facts = json.loads(header["__metadata__"]["elastic_nas"])
-        if not sealed and (facts != json.loads(before["__metadata__"]["elastic_nas"]) or not _equal(file, content)):
+        if not sealed and (
+            facts != json.loads(before["__metadata__"]["elastic_nas"]) or not _equal(file, content)
+        ):
             return "other contents than the hash is of"
         if same((at.step, at.steps), (facts["step"], facts["steps"])):
             return "another step than it says"

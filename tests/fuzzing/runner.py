@@ -4,6 +4,7 @@ A case is known by seed, kind and number: the same three give the same file agai
 """
 
 import contextlib
+import faulthandler
 import json
 import os
 import re
@@ -23,8 +24,10 @@ from typing import Any
 
 from fuzzing.kinds import ALLOWED, Kind, check_text
 
-CASE_S = 10.0
-"""After which a case counts as hanging."""
+CPU_S = 10.0
+"""Of computing, after which a case counts as hanging, however busy the machine is."""
+WAIT_S = 60.0
+"""In all, as of a reader that waits for what never comes."""
 MEMORY_BYTES = 1 << 30
 """Of address space that a process may take beyond what it has when it begins."""
 RESIDENT_BYTES = 512 << 20
@@ -119,7 +122,7 @@ def _tried(kind: Kind, seed: int, numbers: list[int], until: float, counts: Coun
     ended, left = 0, b""
     try:
         while True:
-            ready, _, _ = select.select([reading], [], [], 3 * CASE_S)
+            ready, _, _ = select.select([reading], [], [], 2 * WAIT_S)
             part = os.read(reading, 1 << 16) if ready else b""
             *lines, left = (left + part).split(b"\n")
             for line in lines:
@@ -154,11 +157,13 @@ def _work(kind: Kind, seed: int, numbers: list[int], until: float, writing: int)
     """In the child: try the cases, and tell what became of each in one line."""
     status = 1
     try:
+        faulthandler.disable()  # what pytest installs tells of deaths that are meant to be counted
         _limit_memory()
         quiet = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(quiet, stream)
         signal.signal(signal.SIGALRM, _hangs)
+        signal.signal(signal.SIGPROF, _hangs)
         with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
             os.environ["ELASTIC_NAS_HOME"] = f"{folder}/home"
             os.chdir(folder)
@@ -189,7 +194,7 @@ def attempt(kind: Kind, content: bytes, sealed: bool, folder: Path) -> tuple[str
     """Read one content; what became of it, and what there is to say about that."""
     if content == kind.content:
         return "unchanged", ""
-    signal.setitimer(signal.ITIMER_REAL, CASE_S)
+    _limit_time(CPU_S, WAIT_S)
     before = _memory("VmRSS", reset=True)
     try:
         result = kind.read(content, folder)
@@ -203,7 +208,7 @@ def attempt(kind: Kind, content: bytes, sealed: bool, folder: Path) -> tuple[str
     except BaseException:
         return "traceback", _where()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _limit_time(0, 0)
     if (taken := _memory("VmHWM") - before) > RESIDENT_BYTES:
         return "memory", f"{taken >> 20} MB"
     try:
@@ -211,6 +216,11 @@ def attempt(kind: Kind, content: bytes, sealed: bool, folder: Path) -> tuple[str
     except Exception:
         wrong = f"cannot be judged: {_where()}"
     return ("acceptance", wrong[:500]) if wrong else ("accepted", "")
+
+
+def _limit_time(computing: float, waiting: float) -> None:
+    signal.setitimer(signal.ITIMER_PROF, computing)
+    signal.setitimer(signal.ITIMER_REAL, waiting)
 
 
 def _memory(line: str, *, reset: bool = False) -> int:

@@ -3,10 +3,10 @@
 import csv
 import json
 import math
-import os
 import re
 import shutil
 import sys
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from random import Random
@@ -21,9 +21,6 @@ import test_foreign_ofa as ofa
 import test_kit_result as kit_result
 import test_latency_imports as imports
 import yaml
-from fuzzing.kinds import Kind, RefusedError, check_text, command, same, unchanged_json
-from fuzzing.run_kinds import written
-from fuzzing.seeds import DEVICE, NETWORK, Seeds
 from made_spaces import DEVICE as NOTE10
 from made_spaces import PROXYLESS, network_of
 from small_kit import BOARD, unpacked
@@ -37,31 +34,22 @@ from elastic_nas.latency.fitting import fit_model
 from elastic_nas.latency.imports import import_table
 from elastic_nas.latency.kit_result import read_result
 from elastic_nas.latency.kit_table import table_from
-from elastic_nas.latency.plan import wanted_blocks
 from elastic_nas.latency.predictor import Predictor
 from elastic_nas.latency.rows import ChildRow
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.measure import Timing
 from elastic_nas.network import Network
-from elastic_nas.specs import spec_from_key
+from fuzzing.kinds import Kind, RefusedError, check_text, command, same, unchanged_json
+from fuzzing.run_kinds import written
+from fuzzing.seeds import DEVICE, Seeds
 
 TINY = Network("tiny:size=8", 10)
 
 
-def of_tables(seeds: Seeds) -> list[Kind]:
-    """All kinds of this module."""
-    kit = unpacked(kit_written(seeds.folder / "kit.zip"), seeds.folder / "kit")
-    return [
-        _table(seeds),
-        _blocks_csv(seeds),
-        _children_csv(seeds),
-        _kernels(seeds),
-        _ofa_yaml(seeds),
-        _kit_result(),
-        _perf_output(kit),
-        _plan(kit),
-        _resumed_kit(kit),
-    ]
+@cache
+def _kit(seeds: Seeds) -> Path:
+    """A small kit, unpacked."""
+    return unpacked(kit_written(seeds.folder / "kit.zip"), seeds.folder / "kit")
 
 
 # --- our tables ----------------------------------------------------------------------------------
@@ -81,7 +69,7 @@ def table_with_children(seeds: Seeds) -> LatencyTable:
     return table
 
 
-def _table(seeds: Seeds) -> Kind:
+def table(seeds: Seeds) -> Kind:
     path = seeds.folder / "table.json"
     table_with_children(seeds).write(path)
     children = np.array([sample(TINY.dims, Random(i)) for i in range(40)])
@@ -100,13 +88,11 @@ def _table(seeds: Seeds) -> Kind:
         table, predicted, bounds, told = result
         said = json.loads(content.decode("utf-8-sig"))
         rows = [{"key": spec.key, **_fields(row)} for spec, row in table.blocks.items()]
-        if wrong := same(rows, said["blocks"], "blocks"):
+        found = {"blocks": rows, "children": [_fields(row) for row in table.children]}
+        parts = ("device", "runtime", "protocol", "provenance", "precision")
+        found |= {part: getattr(table, part) for part in parts}
+        if wrong := same(found, {key: said[key] for key in found}):
             return wrong
-        if wrong := same([_fields(row) for row in table.children], said["children"], "children"):
-            return wrong
-        for part in ("device", "runtime", "protocol", "provenance", "precision"):
-            if wrong := same(getattr(table, part), said[part], part):
-                return wrong
         if not (np.isfinite(predicted).all() and (predicted > 0).all()):
             return f"predicts {predicted.min()} to {predicted.max()} ms"
         if (bounds < predicted).any():
@@ -153,7 +139,7 @@ def _close(found: float, said: float) -> bool:
     return math.isclose(found, said, rel_tol=1e-6)
 
 
-def _blocks_csv(seeds: Seeds) -> Kind:
+def blocks_csv(seeds: Seeds) -> Kind:
     path = imports.block_csv(seeds.folder / "blocks.csv", TINY)
 
     def read(content: bytes, folder: Path) -> Any:
@@ -168,7 +154,7 @@ def _blocks_csv(seeds: Seeds) -> Kind:
         for spec, row in result.blocks.items():
             key = tuple(sorted((k, str(v)) for k, v in spec.key.items()))
             same_key = [ms for other, ms in told.items() if _folded(other) == _folded(key)]
-            if not same_key or not _close(row.ms, fmean(sum(same_key, []))):
+            if not same_key or not _close(row.ms, fmean(ms for found in same_key for ms in found)):
                 return f"{dict(key)} takes {row.ms}"
         return ""
 
@@ -176,11 +162,13 @@ def _blocks_csv(seeds: Seeds) -> Kind:
 
 
 def _folded(key: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple((name, str(int(v)) if v.isascii() and v.isdigit() else v.lower()) for name, v in key)
+    return tuple(
+        (name, str(int(v)) if v.isascii() and v.isdigit() else v.lower()) for name, v in key
+    )
 
 
-def _children_csv(seeds: Seeds) -> Kind:
-    blocks = seeds.folder / "blocks.csv"
+def children_csv(seeds: Seeds) -> Kind:
+    blocks = imports.block_csv(seeds.folder / "of_blocks.csv", TINY)
     raw = Predictor(TINY, import_table(blocks, TINY, NOTE10)[0])
     rows = imports.child_rows(TINY, raw, "fit", 12, "fit")
     path = imports.child_csv(seeds.folder / "children.csv", rows)
@@ -194,12 +182,14 @@ def _children_csv(seeds: Seeds) -> Kind:
         found = [(",".join(map(str, row.genotype)), row.ms) for row in result.children]
         if len(found) != len(said):
             return f"{len(found)} children for {len(said)}"
-        return next((f"{a} for {b}" for a, b in zip(found, said, strict=True) if not _close(a[1], b[1])), "")
+        return next(
+            (f"{a} for {b}" for a, b in zip(found, said, strict=True) if not _close(a[1], b[1])), ""
+        )
 
     return Kind("CSV of children", path.read_bytes(), read, judge, "csv")
 
 
-def _kernels(seeds: Seeds) -> Kind:
+def kernels(seeds: Seeds) -> Kind:
     network = network_of(seeds.folder / "proxyless", PROXYLESS.replace("SE", "False"))
     kernels = nn_meter.kernel_rows(network)
     lines = [
@@ -220,7 +210,7 @@ def _kernels(seeds: Seeds) -> Kind:
     return Kind("nn-Meter CSV", content, read, judge, "csv")
 
 
-def _ofa_yaml(seeds: Seeds) -> Kind:
+def ofa_yaml(seeds: Seeds) -> Kind:
     network = network_of(seeds.folder / "note10", ofa.NOTE10.replace("(160, 164)", "(160,)"))
     content = yaml.safe_dump(ofa.v3_rows(160)).encode()
     keys = ofa.v3_keys(network.settings(network.largest))
@@ -249,7 +239,7 @@ def _with_digest(content: bytes) -> bytes:
     return json.dumps({**value, "sha256": digest(value)}).encode()
 
 
-def _kit_result() -> Kind:
+def result_of_kit(seeds: Seeds) -> Kind:
     sound = kit_result.content()
     content = _with_digest(json.dumps(sound).encode())
     differs = unchanged_json(content, "sha256")
@@ -273,10 +263,8 @@ def _kit_result() -> Kind:
     return Kind("kit result", content, read, judge, "json", _with_digest, share=0.3)
 
 
-PERF = kit_result  # the specimen of a benchmark program's output is made of the kit's own script
-
-
-def _perf_output(kit: Path) -> Kind:
+def perf_output(seeds: Seeds) -> Kind:
+    kit = _kit(seeds)
     import test_perf_output as perf
 
     folder = kit.parent / "perf"
@@ -337,7 +325,8 @@ def _board(folder: Path, seconds: str = "inf") -> str:
     return out.getvalue()
 
 
-def _plan(kit: Path) -> Kind:
+def plan(seeds: Seeds) -> Kind:
+    kit = _kit(seeds)
     content = (kit / "plan.json").read_bytes()
     differs = unchanged_json(content, "sha256")
 
@@ -358,8 +347,9 @@ def _plan(kit: Path) -> Kind:
     return Kind("kit plan", content, read, judge, "json", _with_digest, share=0.2)
 
 
-def _resumed_kit(kit: Path) -> Kind:
+def resumed_kit(seeds: Seeds) -> Kind:
     """A result on the board, with which measuring is to go on."""
+    kit = _kit(seeds)
     begun = kit.parent / "begun"
     shutil.copytree(kit, begun)
     _board(begun)
@@ -378,5 +368,3 @@ def _resumed_kit(kit: Path) -> Kind:
         return "" if sealed else differs(changed)
 
     return Kind("result on the board", content, read, judge, "json", _with_digest, share=0.2)
-
-
