@@ -113,6 +113,10 @@ TEXTS = [
 SHAPES: list[Any] = [None, [], {}, [[]], [None], {"": None}, [1, 2, 3], {"a": {"b": 1}}]
 
 
+MOST_BYTES = 2_000_000
+"""That a value is made to grow to."""
+
+
 class Raw(str):
     """A piece of a file as it is to stand there."""
 
@@ -383,13 +387,15 @@ def _twice(parent: Any, key: Any, rng: Random, box: Any) -> None:
 
 
 def _thousand(parent: Any, key: Any, rng: Random, box: Any) -> None:
+    """A thousand times as much, or as much as makes a file of some megabytes."""
     item = parent[key]
+    times = max(2, min(1000, MOST_BYTES // (1 + len(spell(item)))))
     if isinstance(item, list):
-        parent[key] = item * 1000 if len(item) < 100 else item * 10
+        parent[key] = item * times
     elif isinstance(item, str):
-        parent[key] = (item or "x") * 1000
+        parent[key] = (item or "x") * times
     else:
-        parent[key] = [item] * 1000
+        parent[key] = [item] * times
 
 
 def _rename(parent: Any, key: Any, rng: Random, box: Any) -> None:

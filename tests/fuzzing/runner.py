@@ -34,7 +34,10 @@ RESIDENT_BYTES = 512 << 20
 """Of memory that one case may really take."""
 BATCH = 100
 """Cases of one process."""
-FAULTS = ("traceback", "hang", "death", "memory", "acceptance")
+FAULTS = ("traceback", "hang", "death", "memory", "acceptance", "rejection")
+"""The last is of a valid file."""
+VALID = -1
+"""The number of the case that is not damaged."""
 
 
 class HangError(BaseException):
@@ -82,6 +85,8 @@ def grouped(findings: Iterable[Finding]) -> list[str]:
 
 def case_of(kind: Kind, seed: int, number: int) -> tuple[bytes, str, bool]:
     """The damaged file of a case, what was done to it, and whether it is sealed."""
+    if number == VALID:
+        return kind.content, "nothing", False
     return kind.damaged(Random(f"{seed} {kind.name} {number}"))
 
 
@@ -91,11 +96,11 @@ def fuzz(kind: Kind, seed: int, numbers: Iterable[int], until: float, keep: Path
     Args:
         kind: What is damaged.
         seed: Of the damage.
-        numbers: Of the cases.
+        numbers: Of the cases; the valid file comes before them.
         until: When to stop, by `time.monotonic`.
         keep: Where to leave the files that went wrong.
     """
-    counts, waiting = Counts(), list(numbers)
+    counts, waiting = Counts(), [VALID, *numbers]
     started = time.monotonic()
     while waiting and time.monotonic() < until:
         batch, waiting = waiting[:BATCH], waiting[BATCH:]
@@ -171,7 +176,12 @@ def _work(kind: Kind, seed: int, numbers: list[int], until: float, writing: int)
                 if time.monotonic() > until:
                     break
                 content, done, sealed = case_of(kind, seed, number)
-                outcome, said = attempt(kind, content, sealed, Path(folder))
+                same = number != VALID and content == kind.content
+                outcome, said = "unchanged", ""
+                if not same:
+                    outcome, said = attempt(kind, content, sealed, Path(folder))
+                if number == VALID and outcome == "refused":
+                    outcome = "rejection"
                 line = json.dumps([number, outcome, done, said]) + "\n"
                 os.write(writing, line.encode())
         status = 0
@@ -192,8 +202,6 @@ def _hangs(*_: object) -> None:
 
 def attempt(kind: Kind, content: bytes, sealed: bool, folder: Path) -> tuple[str, str]:
     """Read one content; what became of it, and what there is to say about that."""
-    if content == kind.content:
-        return "unchanged", ""
     _limit_time(CPU_S, WAIT_S)
     before = _memory("VmRSS", reset=True)
     try:
@@ -237,7 +245,7 @@ def _refused(error: BaseException) -> tuple[str, str]:
         check_text(str(error))
     except AssertionError as wrong:
         return "traceback", f"message: {wrong}: {str(error)[:200]!r}"
-    return "refused", ""
+    return "refused", str(error)[:300]
 
 
 def _where(limit: int = 3) -> str:
