@@ -24,7 +24,7 @@ import typer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from elastic_nas.cli import app
+from elastic_nas.cli.app import app
 from elastic_nas.config import AugmentConfig, TrainConfig
 from elastic_nas.data import dataset
 from elastic_nas.data.dataset import Dataset, load_dataset

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from elastic_nas import delivery, pipeline
 from elastic_nas.budgets import Budgets
-from elastic_nas.cli import app
+from elastic_nas.cli.app import app
 from elastic_nas.config import RunConfig
 from elastic_nas.latency.devices import load_device
 from elastic_nas.latency.table import LatencyTable

@@ -13,7 +13,7 @@ from small_run import DEVICE, SPACE, cli, config, done, facts, refused, run_file
 from typer.main import get_command
 
 from elastic_nas import plugins
-from elastic_nas.cli import app
+from elastic_nas.cli.app import app
 from elastic_nas.genotype import format_genotype
 from elastic_nas.network import Network
 
@@ -140,7 +140,7 @@ def test_list_prints_one_object(kind, run):
 
 PROBE = """
 import sys
-from elastic_nas.cli import app
+from elastic_nas.cli.app import app
 try:
     app({words})
 except SystemExit as end:

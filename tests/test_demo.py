@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from elastic_nas import delivery
-from elastic_nas.demo import RAISES, _budgets, _exported
+from elastic_nas.cli.demo import RAISES, _budgets, _exported
 from elastic_nas.errors import InfeasibleBudget
 
 

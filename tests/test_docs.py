@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from elastic_nas.cli import app
+from elastic_nas.cli.app import app
 from elastic_nas.latency import profile
 from elastic_nas.measure import Protocol
 

@@ -14,6 +14,7 @@ import pytest
 from small_kit import BOARD, DRAW, NETWORK, Unchanged, unpacked, written
 
 import elastic_nas.latency.kit as module
+from elastic_nas.cli.texts import kit_text
 from elastic_nas.errors import ConfigError, RunFolderError, TableError
 from elastic_nas.files import PACKAGE
 from elastic_nas.genotype import sample
@@ -24,7 +25,6 @@ from elastic_nas.latency.kit_weights import ALIGNMENT, LEAST_BYTES, PERIOD, Shar
 from elastic_nas.latency.micromodels import block_model, child_model
 from elastic_nas.latency.plan import plan_for
 from elastic_nas.network import Network
-from elastic_nas.texts import kit_text
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from elastic_nas.cli import app
+from elastic_nas.cli.app import app
 from elastic_nas.latency import plan
 
 PAGE = Path(__file__).parent.parent / "docs" / "kit.md"

@@ -59,7 +59,7 @@ Trust = Annotated[
         "--trust", help="Run the Python files that a folder or a profile names; remembered."
     ),
 ]
-"""Taken by `guard.guarded`, which lets the command run within `trusted.trusting`."""
+"""Taken by `endings.guarded`, which lets the command run within `trusted.trusting`."""
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")]
 Evaluations = Annotated[int | None, typer.Option(metavar="N", help="Children to know in the end.")]
 Strategy = Annotated[

@@ -4,8 +4,9 @@ from math import ceil, floor, log, log10, sqrt
 from pathlib import Path
 from typing import Any
 
-from elastic_nas import delivery, pipeline, profiling, texts
+from elastic_nas import delivery, pipeline, profiling
 from elastic_nas.budgets import Budgets, format_count, format_duration, format_size
+from elastic_nas.cli import texts
 from elastic_nas.data.dataset import load_dataset
 from elastic_nas.errors import InfeasibleBudget, MeasurementRefused
 from elastic_nas.files import write_json

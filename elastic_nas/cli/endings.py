@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from elastic_nas import texts
+from elastic_nas.cli import texts
 from elastic_nas.errors import ElasticNasError
 from elastic_nas.progress import speaks
 from elastic_nas.trusted import trusting

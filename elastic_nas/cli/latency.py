@@ -1,4 +1,4 @@
-"""Commands about latency tables; `cli.py` registers them."""
+"""Commands about latency tables; `app.py` registers them."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from elastic_nas import texts
+from elastic_nas.cli import texts
+from elastic_nas.cli.options import Classes, Json, SpaceName, TableFile, Trust
 from elastic_nas.errors import ConfigError
-from elastic_nas.options import Classes, Json, SpaceName, TableFile, Trust
 
 Device = Annotated[str, typer.Argument(metavar="DEVICE", help="Such as local-ort-1t.")]
 

@@ -1,13 +1,14 @@
-"""Commands that make a run; `cli.py` registers them."""
+"""Commands that make a run; `app.py` registers them."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from elastic_nas import facts, texts
+from elastic_nas import facts
+from elastic_nas.cli import texts
+from elastic_nas.cli.options import Data, Epochs, Minutes, Resume, Run, Settings, SpaceName, Trust
 from elastic_nas.errors import ConfigError
-from elastic_nas.options import Data, Epochs, Minutes, Resume, Run, Settings, SpaceName, Trust
 
 
 def train(  # noqa: PLR0913  one parameter an option

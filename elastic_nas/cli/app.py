@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from elastic_nas import cli_latency, cli_runs, facts, texts
+from elastic_nas import facts
 from elastic_nas._version import __version__
 from elastic_nas.budgets import Budgets
-from elastic_nas.errors import ConfigError
-from elastic_nas.guard import guarded
-from elastic_nas.latency.bound import LEVEL
-from elastic_nas.options import (
+from elastic_nas.cli import latency as latency_commands
+from elastic_nas.cli import texts, training
+from elastic_nas.cli.endings import guarded
+from elastic_nas.cli.options import (
     Child,
     Classes,
     Device,
@@ -30,6 +30,8 @@ from elastic_nas.options import (
     TableFile,
     Trust,
 )
+from elastic_nas.errors import ConfigError
+from elastic_nas.latency.bound import LEVEL
 
 app = typer.Typer(
     name="elastic-nas",
@@ -63,18 +65,18 @@ def demo(
 
     Takes a few minutes on a laptop CPU and needs no network. Interrupted, the same command goes on.
     """
-    from elastic_nas.demo import run_demo
+    from elastic_nas.cli.demo import run_demo
 
     typer.echo(run_demo(out))
 
 
-command(cli_runs.train)
-command(cli_runs.train_child)
-command(cli_runs.import_ofa)
+command(training.train)
+command(training.train_child)
+command(training.import_ofa)
 
 
-command(cli_latency.profile)
-command(cli_latency.kit)
+command(latency_commands.profile)
+command(latency_commands.kit)
 
 
 @command
@@ -271,8 +273,3 @@ def root(
     ] = False,
 ) -> None:
     """Options before the command."""
-
-
-def main() -> None:
-    """Run the command line; exits with 0, 1 (an error), 2 (wrong usage) or 130 (interrupted)."""
-    app()
