@@ -9,7 +9,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from elastic_nas.cli import app
+from elastic_nas.cli.app import app
 from elastic_nas.errors import MOST_CHARACTERS, ElasticNasError
 from elastic_nas.yaml_file import parse_yaml
 from fuzzing.mutate import damaged_bytes, damaged_cells, damaged_fields
