@@ -102,7 +102,7 @@ def command(*arguments: object) -> str:
     if ended.exit_code == 0:
         check_text(ended.stderr, most=None)
         return ended.stdout
-    assert ended.exit_code in (1, 2), f"exit status {ended.exit_code}"
+    assert ended.exit_code in (1, 2), f"exit status {ended.exit_code}: {ended.stderr}"
     before, _, message = ended.stderr.partition("error: ")
     check_text(before, most=None)
     if ended.exit_code == 1:

@@ -14,7 +14,6 @@ from statistics import fmean, median
 from typing import Any
 from unittest.mock import patch
 
-import fake_latency
 import numpy as np
 import test_foreign_nn_meter as nn_meter
 import test_foreign_ofa as ofa
@@ -26,15 +25,13 @@ from small_kit import BOARD, unpacked
 from small_kit import NETWORK as KIT_NETWORK
 from small_kit import written as kit_written
 
-from elastic_nas import kit_run
+from elastic_nas import kit_measuring, kit_run
 from elastic_nas.genotype import sample
 from elastic_nas.kit_figures import digest
-from elastic_nas.latency.fitting import fit_model
 from elastic_nas.latency.imports import import_table
 from elastic_nas.latency.kit_result import read_result
 from elastic_nas.latency.kit_table import table_from
 from elastic_nas.latency.predictor import Predictor
-from elastic_nas.latency.rows import ChildRow
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.measure import Timing
 from elastic_nas.network import Network
@@ -54,23 +51,8 @@ def _kit(seeds: Seeds) -> Path:
 # --- our tables ----------------------------------------------------------------------------------
 
 
-def table_with_children(seeds: Seeds) -> LatencyTable:
-    """The run's table with children that it was fitted and calibrated on."""
-    table = LatencyTable.read(seeds.run / "latency_tables" / f"{DEVICE}.json")
-    rng = Random(11)
-    drawn = list(dict.fromkeys(sample(TINY.dims, rng) for _ in range(200)))[:80]
-    for number, genotype in enumerate(drawn):
-        ms = fake_latency.child_ms(TINY, genotype) * rng.lognormvariate(0, 0.01)
-        timing = Timing(ms, 0.98 * ms, ms, 1.1 * ms, 1.3 * ms, 60, 0.9, [ms] * 6)
-        role = "fit" if number < 20 else "calibrate"
-        table.children.append(ChildRow.of(TINY.identity, 10, genotype, role, timing))
-    table.models[TINY.identity] = fit_model(TINY, table)
-    return table
-
-
 def table(seeds: Seeds) -> Kind:
-    path = seeds.folder / "table.json"
-    table_with_children(seeds).write(path)
+    path = seeds.run / "latency_tables" / f"{DEVICE}.json"
     children = np.array([sample(TINY.dims, Random(i)) for i in range(40)])
 
     def read(content: bytes, folder: Path) -> Any:
@@ -339,14 +321,17 @@ def _board(folder: Path, guesses: dict[str, float]) -> str:
 
     words = ["run.py", "--out", str(folder / "result.json"), "--max-seconds", "inf"]
     with (
-        patch.object(kit_run, "__file__", str(folder / "run.py")),
-        patch.object(kit_run, "measure", measure),
+        patch.object(kit_run, "HERE", str(folder)),
+        patch.object(kit_measuring, "measure", measure),
         patch.object(sys, "argv", words),
         patch.object(sys, "stdout", out),
         patch.object(sys, "stderr", err),
     ):
         status = kit_run.main()
     check_text(out.getvalue() + err.getvalue(), most=None)
+    if status > 2:
+        told = folder / "run-error.txt"
+        raise AssertionError(told.read_text()[-400:] if told.exists() else err.getvalue())
     if status:
         raise RefusedError(err.getvalue().partition("error: ")[2].strip() or err.getvalue())
     return out.getvalue()
