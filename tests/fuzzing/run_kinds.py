@@ -225,7 +225,7 @@ def history(seeds: Seeds) -> Kind:
     ties = json.loads((seeds.run / "ties.json").read_text())
 
     def reader(run: Path) -> Any:
-        rows = read_history(run / "history.jsonl", ties)
+        rows = read_history(run / "history.jsonl", ties, NETWORK.dims)
         return [(list(r.genotype), r.accuracy, r.n, r.seconds) for r in rows], _query(run)
 
     def judge(content: bytes, result: Any, sealed: bool) -> str:
