@@ -8,18 +8,20 @@ import tarfile
 import threading
 import zlib
 from functools import cache
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from random import Random
 from typing import Any
+from unicodedata import category
 from unittest.mock import patch
 
 import numpy as np
 from made_shards import pixels, samples, write_shards
 from PIL import Image
 
-from elastic_nas.data import index as index_module
-from elastic_nas.data import remote
+from elastic_nas.data import kept as kept_module
+from elastic_nas.data import remote, web
 from elastic_nas.data.data_file import list_shards
 from elastic_nas.data.dataset import load_dataset
 from elastic_nas.data.images import find_damage, read_image
@@ -28,7 +30,7 @@ from elastic_nas.data.shard_source import find_shards
 from elastic_nas.data.shards import LocalShard, RemoteShard, index_of
 from elastic_nas.yaml_file import parse_yaml
 from fuzzing.kinds import Kind, RefusedError, nothing_wrong, same
-from fuzzing.mutate import NASTY, damaged_bytes
+from fuzzing.mutate import NASTY, damaged_bytes, damaged_fields
 from fuzzing.run_kinds import written
 from fuzzing.seeds import Seeds
 
@@ -87,8 +89,8 @@ def class_list(seeds: Seeds) -> Kind:
 
     def judge(content: bytes, result: Any, sealed: bool) -> str:
         said = [name.strip() for name in content.decode("utf-8-sig").split("\n") if name.strip()]
-        if any(not name.isprintable() for name in result[1]):
-            return f"a class called {next(n for n in result[1] if not n.isprintable())!r}"
+        if odd := [name for name in result[1] if any(category(c) == "Cc" for c in name)]:
+            return f"a class called {odd[0]!r}"
         return same(list(result[1]), said)
 
     return Kind("classes.txt", b"ant\nbee\ncat\n", read, judge, share=0.5)
@@ -209,33 +211,27 @@ def shard(seeds: Seeds) -> Kind:
     return Kind("tar shard", content, read, judge, fields=_tar_fields, share=0.4)
 
 
-def _other_arrays(content: bytes, rng: Random) -> tuple[bytes, str]:
-    """An archive of another number or array, its checksums right."""
-    with np.load(BytesIO(content)) as file:
-        parts = {name: file[name] for name in file.files}
-    name = rng.choice(list(parts))
-    if name == "numbers" and rng.random() < 0.7:
-        odd = rng.choice([-1, 0, 1, 2**40, 2**62, 512, 12])
-        parts[name].flat[rng.randrange(parts[name].size)] = odd
+def _other_numbers(content: bytes, rng: Random) -> tuple[bytes, str]:
+    """Another place, size or label of an image, another name, or another first line."""
+    line, _, rest = content.partition(b"\n")
+    what = rng.choice(["number", "number", "rest", "line"])
+    if what == "line":
+        text, what = damaged_fields(json.loads(line), rng)
+        line = text.encode(errors="surrogatepass")
+    elif what == "rest":
+        rest = damaged_bytes(rest, rng)[0]
     else:
-        parts[name] = rng.choice(
-            [
-                np.zeros(0),
-                np.zeros((3, 0), np.int64),
-                np.float64("nan"),
-                np.array("x"),
-                np.zeros((3, 5), np.float32),
-                np.arange(9).reshape(3, 3),
-                np.int64(-5),
-                np.frombuffer(b"\xff\x00ab", np.uint8),
-                np.zeros((40, 40)),
-            ]
-        )
-    if rng.random() < 0.1:
-        del parts[name]
-    buffer = BytesIO()
-    np.savez(buffer, **parts)
-    return buffer.getvalue(), f"another {name}"
+        at = 8 * rng.randrange(3 * json.loads(line)["images"])
+        odd = rng.choice([-1, 0, 1, 512, 2**40, 2**62, -(2**63)])
+        rest = rest[:at] + struct.pack("<q", odd) + rest[at + 8 :]
+    return line + b"\n" + rest, what
+
+
+def _hashed(content: bytes) -> bytes:
+    line, _, rest = content.partition(b"\n")
+    return (
+        json.dumps({**json.loads(line), "sha256": sha256(rest).hexdigest()}).encode() + b"\n" + rest
+    )
 
 
 def kept_index(seeds: Seeds) -> Kind:
@@ -243,10 +239,10 @@ def kept_index(seeds: Seeds) -> Kind:
     shards = _shards(seeds)
     local = LocalShard(shards / "train-00000.tar")
     whole = local.make_index()
-    content = index_module._dumped(whole)
+    content = kept_module._dumped(whole)
 
     def read(changed: bytes, folder: Path) -> Any:
-        path = index_module._place(local.key)
+        path = kept_module._place(local.key)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(changed)
         found = find_shards(str(shards))
@@ -256,13 +252,20 @@ def kept_index(seeds: Seeds) -> Kind:
         return index_of(local)
 
     def judge(changed: bytes, result: Any, sealed: bool) -> str:
-        for name in ("offsets_N", "sizes_N", "labels_N"):
-            if not np.array_equal(getattr(result, name), getattr(whole, name)):
-                return f"{name} are not those of the shard"
-        alike = (result.members, result.classes) == (whole.members, whole.classes)
-        return "" if alike else "other names"
+        """What is damaged is made anew; what is sealed is as it says, and can be."""
+        found = [getattr(result, name) for name in ("offsets_N", "sizes_N", "labels_N")]
+        known = [getattr(whole, name) for name in ("offsets_N", "sizes_N", "labels_N")]
+        alike = all(map(np.array_equal, found, known)) and result.members == whole.members
+        if alike:
+            return ""
+        rest = changed.partition(b"\n")[2]
+        if not sealed or rest[: 24 * len(result)] != np.stack(found).astype("<i8").tobytes():
+            return "not the shard's index, nor what the file says"
+        ends = found[0] + found[1]
+        return "" if (ends <= whole.size).all() and min(map(np.min, found[:2])) >= 0 else "outside"
 
-    return Kind("kept index", content, read, judge, fields=_other_arrays, share=0.5)
+    share = {"seal": _hashed, "fields": _other_numbers, "share": 0.5}
+    return Kind("kept index", content, read, judge, **share)
 
 
 # --- servers -------------------------------------------------------------------------------------
@@ -325,8 +328,8 @@ def answer(seeds: Seeds) -> Kind:
 
     def read(changed: bytes, folder: Path) -> Any:
         shutil.rmtree(folder / "home", ignore_errors=True)
-        patches = {"FIRST_WAIT_S": 0.0, "STALLED_S": 0.3, "TRIES": 2}
-        with _Serving(changed) as url, patch.multiple(remote, **patches):
+        impatient = patch.multiple(remote, FIRST_WAIT_S=0.0, TRIES=2)
+        with _Serving(changed) as url, impatient, patch.object(web, "STALLED_S", 0.3):
             shard = RemoteShard(url, Cache(50_000_000))
             index_of(shard)
             return remote._path(url).read_bytes()

@@ -4,7 +4,9 @@ import json
 import math
 import shutil
 import struct
+from contextlib import redirect_stderr
 from hashlib import sha256
+from io import StringIO
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,8 +27,9 @@ from elastic_nas.search.history import read_history
 from elastic_nas.settings import from_settings, to_settings
 from elastic_nas.training import loop
 from elastic_nas.training.checkpoint import load_checkpoint
+from elastic_nas.training.curves import Curves
 from elastic_nas.yaml_file import dump_yaml, parse_yaml, read_yaml
-from fuzzing.kinds import Kind, command, damaged_fields, nothing_wrong, same
+from fuzzing.kinds import Kind, check_text, command, damaged_fields, nothing_wrong, same
 from fuzzing.seeds import DEVICE, NETWORK, Seeds
 
 
@@ -294,10 +297,10 @@ def speed(seeds: Seeds) -> Kind:
 
 
 def log(seeds: Seeds) -> Kind:
-    from elastic_nas.training.curves import draw_curves
-
     def reader(run: Path) -> Any:
-        draw_curves(run, 6, 10)
+        with redirect_stderr(StringIO()) as said:
+            Curves(run, 6, 10).draw(at_once=True)
+        check_text(said.getvalue().replace("note: ", ""))
 
     content = (seeds.run / "log.jsonl").read_bytes()
     read = _read_in_run(seeds, "log.jsonl", reader)
