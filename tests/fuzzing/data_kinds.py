@@ -1,6 +1,7 @@
 """Images and what lists them: data files, classes, shards, kept indexes, servers' answers."""
 
 import io
+import json
 import shutil
 import socket
 import struct
