@@ -214,7 +214,7 @@ def shard(seeds: Seeds) -> Kind:
 
 def _other_numbers(content: bytes, rng: Random) -> tuple[bytes, str]:
     """Another place, size or label of an image, another name, or another first line."""
-    line, _, rest = content.partition(b"\n")
+    digest, line, rest = content.split(b"\n", 2)
     what = rng.choice(["number", "number", "rest", "line"])
     if what == "line":
         text, what = damaged_fields(json.loads(line), rng)
@@ -225,14 +225,12 @@ def _other_numbers(content: bytes, rng: Random) -> tuple[bytes, str]:
         at = 8 * rng.randrange(3 * json.loads(line)["images"])
         odd = rng.choice([-1, 0, 1, 512, 2**40, 2**62, -(2**63)])
         rest = rest[:at] + struct.pack("<q", odd) + rest[at + 8 :]
-    return line + b"\n" + rest, what
+    return b"\n".join([digest, line, rest]), what
 
 
 def _hashed(content: bytes) -> bytes:
-    line, _, rest = content.partition(b"\n")
-    return (
-        json.dumps({**json.loads(line), "sha256": sha256(rest).hexdigest()}).encode() + b"\n" + rest
-    )
+    rest = content.partition(b"\n")[2]
+    return sha256(rest).hexdigest().encode() + b"\n" + rest
 
 
 def kept_index(seeds: Seeds) -> Kind:
@@ -259,7 +257,7 @@ def kept_index(seeds: Seeds) -> Kind:
         alike = all(map(np.array_equal, found, known)) and result.members == whole.members
         if alike:
             return ""
-        rest = changed.partition(b"\n")[2]
+        rest = changed.split(b"\n", 2)[2]
         if not sealed or rest[: 24 * len(result)] != np.stack(found).astype("<i8").tobytes():
             return "not the shard's index, nor what the file says"
         ends = found[0] + found[1]
