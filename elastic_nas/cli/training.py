@@ -69,6 +69,8 @@ def import_ofa(
     from elastic_nas import import_ofa
 
     import_ofa.import_ofa(file, data, out)
+    if doubt := import_ofa.doubt(file):
+        typer.echo(doubt, err=True)
     typer.echo(texts.after_training(out, "imported"))
 
 
