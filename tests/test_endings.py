@@ -109,7 +109,8 @@ MOMENTS = {
     ),
     "when threads are waited for": (
         "import threading; threading.Thread(target=lambda: (\n"
-        "    threading.main_thread().join(), signal.pthread_kill(threading.main_thread().ident, signal.{number}),\n"
+        "    (main := threading.main_thread()).join(),\n"
+        "    signal.pthread_kill(main.ident, signal.{number}),\n"
         "    threading.Event().wait(5))).start()",
         "",
     ),
