@@ -124,7 +124,7 @@ def test_export_and_verify_print_one_object(run, tmp_path, stopped_clock):
     assert "unchanged" in done("verify", tmp_path / "child")
 
 
-@pytest.mark.parametrize("kind", ["spaces", "strategies", "devices", "tasks"])
+@pytest.mark.parametrize("kind", ["spaces", "strategies", "devices", "runtimes", "tasks"])
 def test_list_prints_one_object(kind, run):
     rows = facts("list", kind)[kind]
     assert all(row["name"] and row["about"] for row in rows)
@@ -133,7 +133,7 @@ def test_list_prints_one_object(kind, run):
     if kind == "devices":
         tables = {row["name"]: row["table"] for row in facts("list", kind, "--run", run)[kind]}
         assert tables[DEVICE] == str(run / "latency_tables" / f"{DEVICE}.json")
-        assert f"elastic-nas profile {DEVICE}" in text
+        assert "elastic-nas profile NAME --space SPACE" in text
 
 
 # --- processes of their own ---------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +48,9 @@ app = typer.Typer(
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Register a command."""
     name = function.__name__.rstrip("_").replace("_", "-")
-    return app.command(name)(guarded(function))
+    # Given in full: click cuts what it takes from the description itself after 45 characters.
+    summary = " ".join(cleandoc(function.__doc__ or "").split("\n\n")[0].split())
+    return app.command(name, short_help=summary)(guarded(function))
 
 
 def _show(facts: Any, as_text: Callable[[Any], str], as_json: bool) -> None:
@@ -248,14 +251,14 @@ def trust(
 @command
 def list_(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="spaces, strategies, devices or tasks.")
+        str, typer.Argument(metavar="KIND", help="spaces, strategies, devices, runtimes or tasks.")
     ],
     run: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Show the tables of this run, too.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """What there is: spaces, strategies, tasks, or devices with the places of their tables."""
+    """List spaces, strategies, tasks, runtimes, or devices by what can be done with them."""
     found = facts.listing(kind, run)
     _show(found, texts.listing_table, as_json)
 

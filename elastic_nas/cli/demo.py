@@ -7,6 +7,7 @@ from typing import Any
 from elastic_nas import delivery, pipeline, profiling
 from elastic_nas.budgets import Budgets, format_count, format_duration, format_size
 from elastic_nas.cli import texts
+from elastic_nas.cli.tables import columns, paragraph
 from elastic_nas.data.dataset import load_dataset
 from elastic_nas.errors import InfeasibleBudget, MeasurementRefused, RunFolderError
 from elastic_nas.files import write_atomic, write_json
@@ -145,12 +146,16 @@ def _closing(folder: Path, manifests: list[dict[str, Any]], ends: dict[str, Any]
         f"{name} {texts.percent(end['top1'])} ({texts.interval(*end['interval_95'])})"
         for name, end in ends.items()
     )
-    return (
-        f"\nThree children as verified ONNX files; accuracy of the files on the untouched test "
-        f"split, n = {n}.\nLatency on {manifests[0]['latency']['device']}, batch 1.\n\n"
-        f"{texts.columns(rows, header)}\n\nEnds of the supernet on the test split: {both}.\n"
-        f"Look at {folder}/fronts/{manifests[0]['latency']['device']}.png and {folder}/child-1/."
+    device = manifests[0]["latency"]["device"]
+    title = paragraph(
+        "Three children as verified ONNX files; accuracy of the files on the untouched test split, "
+        f"n = {n}. Latency on {device}, batch 1."
     )
+    look = paragraph(
+        f"Ends of the supernet on the test split: {both}. Look at {folder}/fronts/{device}.png and "
+        f"{folder}/child-1/."
+    )
+    return f"\n{title}\n\n{columns(rows, header)}\n\n{look}"
 
 
 def _row(manifest: dict[str, Any]) -> tuple[str, ...]:
