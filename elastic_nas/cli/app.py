@@ -13,7 +13,7 @@ from elastic_nas._version import __version__
 from elastic_nas.budgets import Budgets
 from elastic_nas.cli import latency as latency_commands
 from elastic_nas.cli import texts, training
-from elastic_nas.cli.endings import guarded
+from elastic_nas.cli.endings import Group, guarded
 from elastic_nas.cli.options import (
     Child,
     Classes,
@@ -31,11 +31,13 @@ from elastic_nas.cli.options import (
     TableFile,
     Trust,
 )
+from elastic_nas.cli.tables import show
 from elastic_nas.errors import ConfigError
 from elastic_nas.latency.bound import LEVEL
 
 app = typer.Typer(
     name="elastic-nas",
+    cls=Group,
     help="Train one supernet, then ask it for the best child that runs within a latency budget on "
     "your device, as a verified ONNX file.\n\nStart with: elastic-nas demo",
     no_args_is_help=True,
@@ -55,7 +57,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 def _show(facts: Any, as_text: Callable[[Any], str], as_json: bool) -> None:
     """Print facts for a program or for a person."""
-    typer.echo(json.dumps(facts, indent=1) if as_json else as_text(facts))
+    show(json.dumps(facts, indent=1) if as_json else as_text(facts))
 
 
 @command
@@ -70,7 +72,7 @@ def demo(
     """
     from elastic_nas.cli.demo import run_demo
 
-    typer.echo(run_demo(out))
+    show(run_demo(out))
 
 
 command(training.train)
@@ -113,8 +115,8 @@ def search(  # noqa: PLR0913  one parameter an option
         strategy=strategy,
         table=table,
     )
-    typer.echo(texts.front_table(front, device))
-    typer.echo(f"picture: {run / 'fronts' / f'{Path(device).stem}.png'}")
+    show(texts.front_table(front, device))
+    show(f"picture: {run / 'fronts' / f'{Path(device).stem}.png'}")
 
 
 @command
@@ -245,7 +247,7 @@ def trust(
     from elastic_nas.trusted import trust
 
     for file in files:
-        typer.echo(f"trusted: {file} (SHA-256 {trust(file)})")
+        show(f"trusted: {file} (SHA-256 {trust(file)})")
 
 
 @command
@@ -265,7 +267,7 @@ def list_(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"elastic-nas {__version__}")
+        show(f"elastic-nas {__version__}")
         raise typer.Exit
 
 

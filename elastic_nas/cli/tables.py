@@ -1,15 +1,24 @@
 """Rows as aligned columns, within the width of a terminal and in printable characters."""
 
+import re
 import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+
+import typer
 
 WIDTH = 80
 """Of what goes to a file or to another program, too: that looks the same for everybody."""
 NARROW = 24
 """A column that is to be folded into less than this goes below its row instead."""
 GAP = "  "
+_GENOTYPE = re.compile(r" *[\d,]+")
+
+
+def show(text: str) -> None:
+    """Print text for a person on standard output; it moves no cursor, whatever it quotes."""
+    typer.echo("\n".join(map(shown, text.split("\n"))))
 
 
 def columns(
@@ -86,4 +95,13 @@ def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
         text, width, initial_indent=indent, subsequent_indent=indent,
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
-    return lines or [""]
+    return [part for line in lines for part in _shorter(line, width, indent)] or [""]
+
+
+def _shorter(line: str, width: int, indent: str) -> list[str]:
+    """A genotype that is wider than the terminal, cut at its commas; others as they are."""
+    if len(line) <= width or not _GENOTYPE.fullmatch(line):
+        return [line]
+    spaced = line.strip().replace(",", ", ")
+    parts = textwrap.wrap(spaced, width, initial_indent=indent, subsequent_indent=indent)
+    return [part.replace(", ", ",") for part in parts]
