@@ -7,6 +7,7 @@ from elastic_nas.errors import ConfigError
 from elastic_nas.files import locked, sha256_of, write_json
 from elastic_nas.network import Network
 from elastic_nas.pipeline import write_run_file
+from elastic_nas.progress import say
 from elastic_nas.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def import_ofa(file: Path, data: str, folder: Path) -> RunFolder:
 
     Images are normalised by ImageNet's mean and deviation, which the supernet was trained with.
     ``imported.json`` says where the weights come from, and whether damage of the file would have
-    been found: see `doubt`.
+    been found; where not, so is said.
 
     Args:
         file: As Once-for-All publishes it (MobileNetV3, width 1.0 or 1.2).
@@ -56,25 +57,19 @@ def import_ofa(file: Path, data: str, folder: Path) -> RunFolder:
             "space": network.space_name,
         }
         write_json(folder / PROVENANCE, origin)
+        if not origin["checksums"]:
+            say(_doubt(file, str(origin["sha256"])))
         save_checkpoint(run.weights, network, supernet, Progress(0, 0))
     return run
 
 
-def doubt(file: Path) -> str:
-    """What to tell about a file whose damage could not be found; nothing of one that has checksums.
-
-    Raises:
-        CheckpointError: The file cannot be read.
-    """
-    from elastic_nas.training.torch_file import has_checksums
-
-    if has_checksums(file):
-        return ""
+def _doubt(file: Path, sha256: str) -> str:
+    """What to tell about a file whose damage could not be found."""
     return (
-        f"{file} is of the format that torch wrote before version 1.6, which has no checksums: its "
-        "structure is whole and its weights are of a credible size, but whether each is as it was "
-        "published cannot be seen in it. Compare its SHA-256 with that of another download:\n"
-        f"  {sha256_of(file)}"
+        f"warning: {file} is of the format that torch wrote before version 1.6, which has no "
+        "checksums: its structure is whole and its weights are of a credible size, but whether "
+        "each is as it was published cannot be seen in it. Compare its SHA-256 with that of "
+        f"another download:\n  {sha256}"
     )
 
 

@@ -158,6 +158,7 @@ def _leave_signals_to_parent(worker: int) -> None:
     if hasattr(os, "setpgid"):  # torchrun ends whole process groups
         os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
