@@ -21,6 +21,8 @@ KEYS = (*PARTS, "classes", "cache_gb")
 CACHE_GB = 50.0
 """Disk space that fetched shards may take, unless the data file says otherwise."""
 
+GIGABYTE = 10**9
+
 MOST_SHARDS = 100_000
 
 BRACES = re.compile(r"\{([^{}]*)\}")
@@ -93,7 +95,7 @@ def _from_file(path: Path) -> Listed:
     gigabytes = content.get("cache_gb", CACHE_GB)
     if isinstance(gigabytes, bool) or not isinstance(gigabytes, int | float) or not gigabytes > 0:
         raise DataError(f"cache_gb in {path} must be a positive number, got {gigabytes!r}.")
-    cache = Cache(int(min(gigabytes, 1e9) * 1e9))
+    cache = Cache(int(min(gigabytes, 1e9) * GIGABYTE))
     parts = {
         part: [
             shard
