@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from elastic_nas.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -111,7 +113,7 @@ def track(title: str, total: int, done: int = 0) -> Iterator[Tracker]:
 def say(message: str) -> None:
     """One line for the person who waits, on standard error."""
     if speaks():
-        print(message, file=sys.stderr, flush=True)
+        print(printable(message), file=sys.stderr, flush=True)
 
 
 def speaks() -> bool:

@@ -22,7 +22,7 @@ from elastic_nas.data.dataset import load_dataset
 from elastic_nas.data.images import read_image
 from elastic_nas.data.index import Index, read_index
 from elastic_nas.data.preprocess import Preprocess
-from elastic_nas.errors import ConfigError, DataError
+from elastic_nas.errors import ConfigError, DataError, UnknownName
 from elastic_nas.files import user_folder
 
 
@@ -554,10 +554,23 @@ def test_braces_are_expanded_as_in_webdataset(pattern, expected):
     assert expanded(pattern) == expected
 
 
-@pytest.mark.parametrize("pattern", ["{0..999999999}", "{0..999}" * 3, "{5..4}"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "{0..999999999}", "{0..999}" * 3, "{5..4}", "{000000000..999999999}" * 20,
+        "{0..9}" * 200, "{1,2}" * 300, "{" * 900, "}" * 900, "{a,{b,c}}", "{a", "a}", "{0..1}}",
+    ],
+)  # fmt: skip
 def test_impossible_braces_are_refused(pattern):
-    with pytest.raises(DataError, match=r"more than 100,000|runs from low to high"):
+    with pytest.raises(DataError, match=r"more than 100,000|runs from low to high|do not close"):
         expanded(pattern)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.text("{}0123456789.,a", max_size=60))
+def test_any_braces_are_expanded_or_refused(pattern):
+    with suppress(DataError):
+        assert 1 <= len(expanded(pattern)) <= 100_000
 
 
 def test_a_data_file_lists_shards(shards, tmp_path):
@@ -593,6 +606,37 @@ def test_a_data_file_lists_shards(shards, tmp_path):
         ("train: set/train-*.tar\nclasses: [1, 2, 3]", DataError, ["in quotes"]),
         ("train: set/train-*.tar\ncache_gb: -1", DataError, ["cache_gb", "positive"]),
         ("train: set/train-*.tar\ncache_gb: .nan", DataError, ["cache_gb", "positive"]),
+        ("train: set/train-*.tar\ncache_gb: .inf", DataError, ["cache_gb", "positive"]),
+        ("train: set/train-*.tar\ncache_gb: 0.0001", DataError, ["cache_gb", "from 0.001"]),
+        ("train: set/train-*.tar\ncache_gb: 1e7", DataError, ["cache_gb", "1,000,000"]),
+        ("train: set/train-*.tar\ncache_gb: true", DataError, ["cache_gb", "got True"]),
+        ("train: set/train-*.tar\ncache_gb: '5'", DataError, ["cache_gb", "got '5'"]),
+        ("train: set/train-*.tar\nclasses: ant", DataError, ["classes", "list of names"]),
+        ("train: set/train-*.tar\nclasses: [a, b, a]", DataError, ["'a' stands twice"]),
+        ("train: set/train-*.tar\nclasses: [a, '']", DataError, ["classes", "list of names"]),
+        ('train: set/train-*.tar\nclasses: [a, "b\\n"]', DataError, ["control characters"]),
+        (f"train: set/train-*.tar\nclasses: [{'a' * 300}]", DataError, ["classes"]),
+        ("train: set/train-*.tar\n5: x", DataError, ["unknown key '5'"]),
+        ("train: set/train-*.tar\n[a]: x", ConfigError, ["not valid YAML"]),
+        ("[1]", DataError, ["names no shards"]),
+        ("train: {a: b}", DataError, ["pattern or a list"]),
+        ("train: ''", DataError, ["pattern or a list"]),
+        ('train: "a\\0b.tar"', DataError, ["control characters"]),
+        ('train: "a\\eb.tar"', DataError, ["control characters"]),
+        (f"train: {'a/' * 600}", DataError, ["pattern or a list"]),
+        ("train: ~nobody-of-that-name/a.tar", DataError, ["~nobody-of-that-name"]),
+        ("train: '*/train-*.tar'", DataError, ["only the name of a shard may hold *"]),
+        ("train: /*/*/*/*/*/x.tar", DataError, ["only the name of a shard may hold *"]),
+        ("train: set/**/x.tar", DataError, ["only the name of a shard may hold *"]),
+        ("train: gone/*.tar", DataError, ["cannot list the folder"]),
+        ("train: set/{0..2000}*.tar", DataError, ["more than 1,000 times"]),
+        ("train: ['{0..99999}.tar', 'b{0..99999}.tar']", DataError, ["more than 100,000 shards"]),
+        ("train: '{{a,b}.tar'", DataError, ["do not close"]),
+        ("train: set", DataError, ["set': it is a folder, not a file"]),
+        ("train: http://", DataError, ["no URL", "names no server"]),
+        ("train: http://x:99999/a.tar", DataError, ["no URL"]),
+        ("train: http://[x/a.tar", DataError, ["no URL"]),
+        ("train: http://a:b@x/a.tar", DataError, ["no URL", "passwords"]),
         ("train: {", ConfigError, ["not valid YAML"]),
     ],
 )
@@ -602,6 +646,51 @@ def test_impossible_data_files_are_refused(shards, tmp_path, text, error, words)
         load_dataset(str(tmp_path / "some.yaml"))
     for word in words:
         assert word in str(caught.value), str(caught.value)
+
+
+def test_a_star_stands_for_any_characters_and_nothing_else_does(shards, tmp_path):
+    (shards / "train-00000.tar").rename(shards / "train[0].tar")
+    path = tmp_path / "some.yaml"
+    path.write_text(f"train: set/train[0]*.tar\ntest: {shards}/test-*.tar\ncache_gb: 200\n")
+    assert_images(load_dataset(str(path)).test, range(200, 209))
+    path.write_text("train: set/train-0000?*.tar\n")
+    with pytest.raises(DataError, match="no shard is called"):
+        load_dataset(str(path))
+
+
+def test_stars_in_a_data_file_walk_no_folders(shards, tmp_path, monkeypatch):
+    listed, listdir = [], os.listdir
+    monkeypatch.setattr("os.listdir", lambda path: listed.append(str(path)) or listdir(path))
+    path = tmp_path / "some.yaml"
+    for pattern in ("/**", "/*", "set/**9", "set/" + "*a" * 400):
+        path.write_text(f"train: '{pattern}'\n")
+        with pytest.raises(DataError):
+            load_dataset(str(path))
+    assert set(listed) == {"/", str(shards)}
+
+
+@pytest.mark.parametrize("source", ["~nobody-of-that-name/x", "a\0b", "x/" * 3000, "\ud800"])
+def test_what_can_be_no_path_is_no_data_set(source):
+    for asked in (source, f"hf:./{source}", f"{source}.yaml"):
+        with pytest.raises((UnknownName, DataError, ConfigError)) as caught:
+            load_dataset(asked)
+        assert str(caught.value).replace("\n", "").isprintable()
+
+
+def test_a_class_list_is_a_bounded_text(shards):
+    path = shards / "classes.txt"
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="it is a pipe, not a file"):
+        load_dataset(str(shards))
+    path.unlink()
+    for content in (b"\xff", b"a\x1bb\nc", b"x" * 300):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"classes\.txt"):
+            load_dataset(str(shards))
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="it is a device, not a file"):
+        load_dataset(str(shards))
 
 
 def test_a_missing_data_file_is_named(tmp_path):

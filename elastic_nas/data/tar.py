@@ -20,7 +20,7 @@ MOST_READS = 1000
 MOST_NAME = 1024
 """Characters of a member's name."""
 
-MOST_MEMBERS = 4_000_000
+MOST_MEMBERS = 2_000_000
 
 _DIGITS = re.compile(rb"[0-9]{300}")
 
