@@ -9,6 +9,7 @@ import pytest
 from made_shards import pixels, png
 
 from elastic_nas.data.dataset import load_dataset
+from elastic_nas.data.hub import HubImages
 from elastic_nas.errors import ConfigError, DataError, UnknownName
 
 
@@ -142,7 +143,7 @@ def test_damaged_and_missing_images_are_named(hub, tmp_path):
     assert test.sha256
 
 
-def test_rows_that_name_files_are_read_within_bounds(hub, tmp_path):
+def test_rows_that_name_files_are_read_within_bounds(tmp_path):
     """A stranger's saved data set may name any path."""
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "good.png").write_bytes(png(0))
@@ -157,20 +158,16 @@ def test_rows_that_name_files_are_read_within_bounds(hub, tmp_path):
         str(tmp_path / "large.png"): "more than 200,000,000 bytes",
         "": "has no image",
     }
-    rows = part(hub, range(9)).cast_column("picture", hub.Image(decode=False))
     cells = [{"bytes": None, "path": path} for path in (*paths, str(tmp_path / "good.png"))]
-    named = hub.Dataset.from_dict(
-        {"picture": cells, "kind": rows["kind"]},
-        features=hub.Features({"picture": hub.Image(), "kind": rows.features["kind"]}),
-    )
-    train = part(hub, range(9))
-    test = load_dataset(saved(hub, tmp_path / "some", train=train, test=named)).test
+    images = HubImages("some", [{"picture": cell} for cell in cells], "picture")
     for row, (path, reason) in enumerate(paths.items()):
         with pytest.raises(DataError) as caught:
-            test.image(row)
+            images.read(row)
         assert reason in str(caught.value), path
-    np.testing.assert_array_equal(np.asarray(test.image(8)), pixels(0))
-    assert test.sha256
+        assert isinstance(images.identity(row), bytes)
+    np.testing.assert_array_equal(np.asarray(images.read(len(paths))), pixels(0))
+    with pytest.raises(DataError, match=r"cannot read row 99 of some: "):
+        images.read(99)
 
 
 def test_the_format_of_a_saved_data_set_changes_nothing(hub, tmp_path):
@@ -191,7 +188,22 @@ def test_damaged_saved_data_sets_are_told_in_one_line(hub, tmp_path):
             with suppress(DataError, UnknownName):
                 load_dataset(source)
         path.write_bytes(content)
-    assert len(load_dataset(source).train) == 20
+    assert len(load_dataset(source).train) == 18
+
+
+def test_a_saved_data_set_with_a_pipe_keeps_nobody_waiting(hub, tmp_path):
+    source = saved(hub, tmp_path / "some", train=part(hub, range(30)))
+    for name in ("dataset_dict.json", "train/state.json", "train/dataset_info.json"):
+        path = tmp_path / "some" / name
+        content = path.read_bytes()
+        path.unlink()
+        os.mkfifo(path)
+        refused(source, name, "is a pipe or a device")
+        path.unlink()
+        path.symlink_to("/dev/zero")
+        refused(source, name, "is a pipe or a device")
+        path.unlink()
+        path.write_bytes(content)
 
 
 def test_several_parts_for_one_split_are_named(hub, tmp_path):

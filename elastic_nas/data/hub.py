@@ -15,6 +15,7 @@ from elastic_nas.data.images import read_image
 from elastic_nas.data.place import HUB, name_of, saved_path
 from elastic_nas.data.split import Part, Source
 from elastic_nas.errors import ConfigError, DataError, ElasticNasError, UnknownName
+from elastic_nas.outside import MOST_JSON
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +114,12 @@ def _loaded(source: str) -> Any:
     try:
         saved = saved_path(source)
         if saved is not None:
+            _check_files(saved)
             return datasets.load_from_disk(str(saved))
         name, _, config = source.removeprefix(HUB).partition(":")
         return datasets.load_dataset(name, config or None)
+    except ElasticNasError:
+        raise
     except FileNotFoundError as error:
         raise UnknownName(
             f"no data set is called {source}: {_words(error)}. Write hf:NAME or hf:NAME:CONFIG for "
@@ -123,6 +127,21 @@ def _loaded(source: str) -> Any:
         ) from error
     except Exception as error:  # the library raises nearly anything where a download fails
         raise DataError(f"cannot load {source}: {_words(error)}.") from error
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse a saved data set with a pipe or a device in it, for which the library would wait.
+
+    Raises:
+        DataError: It has one, or a description that is too large.
+    """
+    for path in (*folder.glob("*"), *folder.glob("*/*")):
+        if path.is_dir() or not path.exists():
+            continue
+        if not path.is_file():
+            raise DataError(f"{str(path)!r} is a pipe or a device, not a file of a data set.")
+        if path.suffix == ".json" and path.stat().st_size > MOST_JSON:
+            raise DataError(f"{str(path)!r} has more than {MOST_JSON:,} bytes.")
 
 
 def _words(error: Exception) -> str:
