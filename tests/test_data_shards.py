@@ -399,11 +399,8 @@ def test_a_damaged_kept_index_is_noticed(data):
     content = content[: data.draw(st.integers(0, len(content)))]
     if bytes(content) == KEPT:
         return
-    with suppress(ValueError):
-        found = kept_module._loaded(bytes(content))
-        # What stands in the head alone, such as the size of the shard, may have changed.
-        assert found.offsets_N.tolist() == INDEX.offsets_N.tolist()
-        assert found.members == INDEX.members
+    with pytest.raises(ValueError, match="damaged"):
+        kept_module._loaded(bytes(content))
 
 
 INDEX = Index(

@@ -1,6 +1,5 @@
 """Indices of shards in the per-user folder: made once, and anew where one is damaged."""
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
@@ -29,7 +28,10 @@ _Count = Annotated[int, Field(ge=0, le=1 << 62)]
 
 
 class _Head(BaseModel):
-    """The first line of a file; then come the numbers, the names of classes and of members."""
+    """The second line of a file; then come the numbers, the names of classes and of members.
+
+    The first line is the SHA-256 of all that follows it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -39,8 +41,6 @@ class _Head(BaseModel):
     images: Annotated[int, Field(gt=0, le=MOST_BYTES)]
     classes: _Count
     """Bytes of the names of classes, joined by NUL."""
-    sha256: str
-    """Of what follows the line."""
 
 
 def kept(key: str, make: Callable[[], Index]) -> Index:
@@ -73,15 +73,12 @@ def _place(key: str) -> Path:
 def _dumped(index: Index) -> bytes:
     numbers = np.stack([index.offsets_N, index.sizes_N, index.labels_N]).astype("<i8").tobytes()
     classes = "\0".join(index.classes).encode(errors="surrogateescape")
-    rest = b"".join([numbers, classes, index.members.encode(errors="surrogateescape")])
     head = _Head(
-        format=FORMAT,
-        shard=index.size,
-        images=len(index),
-        classes=len(classes),
-        sha256=sha256(rest).hexdigest(),
-    )
-    return json.dumps(head.model_dump()).encode() + b"\n" + rest
+        format=FORMAT, shard=index.size, images=len(index), classes=len(classes)
+    ).model_dump_json()
+    members = index.members.encode(errors="surrogateescape")
+    content = b"".join([head.encode(), b"\n", numbers, classes, members])
+    return sha256(content).hexdigest().encode() + b"\n" + content
 
 
 def _loaded(content: bytes) -> Index:
@@ -90,11 +87,14 @@ def _loaded(content: bytes) -> Index:
     Raises:
         ValueError: It is damaged, or says what cannot be.
     """
-    line, _, rest = content.partition(b"\n")
+    digest, _, rest = content.partition(b"\n")
+    if sha256(rest).hexdigest().encode() != digest:
+        raise ValueError("it is damaged")
+    line, _, rest = rest.partition(b"\n")
     head = _Head.model_validate_json(line)
     numbers = ROW * head.images
-    if sha256(rest).hexdigest() != head.sha256 or len(rest) < numbers + head.classes:
-        raise ValueError("it is damaged")
+    if len(rest) < numbers + head.classes:
+        raise ValueError("it is too short")
     classes = rest[numbers : numbers + head.classes].decode(errors="surrogateescape")
     members = rest[numbers + head.classes :].decode(errors="surrogateescape")
     rows = np.frombuffer(rest, "<i8", 3 * head.images).reshape(3, -1).astype(np.int64)
