@@ -67,7 +67,7 @@ def _existing(source: str) -> Path:
     root = local_path(source)
     if source and os.path.isdir(root):
         return root
-    if source and os.path.lexists(root):
+    if source and os.path.exists(root):
         raise DataError(
             f"{source!r} is a file, not a folder; unpack it if it is an archive. {HELP}"
         )

@@ -24,7 +24,8 @@ def local_path(source: str) -> Path:
         path = Path(source).expanduser()
         os.fsencode(path)
     except (ValueError, RuntimeError) as error:  # of a user that there is not
-        raise UnknownName(f"no file or folder can be called {source[:200]!r}: {error}.") from error
+        reason = str(error).rstrip(".")
+        raise UnknownName(f"no file or folder can be called {source[:200]!r}: {reason}.") from error
     return path
 
 
