@@ -8,11 +8,13 @@
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from elastic_nas._version import __version__
 
+TYPE_CHECKING = False  # typing itself is left to whoever needs it: this file stands before all else
 if TYPE_CHECKING:
+    from typing import Any
+
     from elastic_nas.api import Run, open_run, train, trust, verify
     from elastic_nas.errors import ElasticNasError
     from elastic_nas.network import Network
@@ -32,7 +34,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Public names are imported when first used, so that ``import elastic_nas`` is quick."""
     if name in _HOMES:
         return getattr(importlib.import_module(f"elastic_nas.{_HOMES[name]}"), name)

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from math import ceil, floor, isfinite, log10
+from math import ceil, floor, inf, isfinite, log10
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from elastic_nas.errors import ConfigError, InfeasibleBudget
@@ -107,8 +108,10 @@ class Budgets:
 
     def __post_init__(self) -> None:
         for name, limit in asdict(self).items():
-            if limit is not None and not (isfinite(limit) and limit > 0):
-                raise ConfigError(f"the budget {name} must be positive and finite, got {limit}.")
+            if limit is not None and not _is_limit(limit):
+                raise ConfigError(
+                    f"the budget {name} must be positive and finite, got {_short(limit)}."
+                )
 
     def __str__(self) -> str:
         """``latency <= 5 ms, params <= 2 M``, or ``no budget``."""
@@ -160,6 +163,22 @@ LIMITED = (
     Limited("size_bytes", "size_bytes", "size", "--size", format_size),
     Limited("memory_bytes", "memory_bytes", "peak memory", "--memory", format_size),
 )
+
+
+def _is_limit(limit: object) -> bool:
+    """Whether it can be a budget; a whole number may be larger than any float."""
+    if isinstance(limit, bool) or not isinstance(limit, Real):
+        return False
+    try:
+        return 0 < float(limit) < inf
+    except OverflowError:
+        return False
+
+
+def _short(limit: object) -> str:
+    """As in a message; a whole number of any length."""
+    is_long = isinstance(limit, int) and limit.bit_length() > 64
+    return "a number of more than 19 digits" if is_long else repr(limit)
 
 
 @dataclass(frozen=True, kw_only=True)

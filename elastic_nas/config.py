@@ -106,9 +106,10 @@ class TrainConfig(_Strict):
     dropout: Share = 0.1
     """Before the classifier."""
     drop_connect: Share = 0.0
-    """Of the last residual block, falling linearly to the first."""
+    """Of the last residual block: the k-th of n bears k / n of it. Residual blocks are those whose
+    shortcut is their input itself; pooled and projected ones are never dropped."""
     drop_connect_stages: Positive | None = None
-    """Drop-connect in so many last stages only; null: in all."""
+    """Drop-connect in so many last stages only, at the rates that all have; null: in all."""
     regularise: Literal["largest", "all"] = "largest"
     """Which children bear smoothing (where they learn from labels), dropout and drop-connect."""
     zero_init: bool = True

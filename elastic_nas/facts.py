@@ -10,7 +10,7 @@ from elastic_nas import genotype as genotypes
 from elastic_nas import plugins
 from elastic_nas.budgets import Budgets
 from elastic_nas.data.place import name_of
-from elastic_nas.errors import ConfigError, RunFolderError, UnknownName
+from elastic_nas.errors import ConfigError, ElasticNasError, RunFolderError, UnknownName
 from elastic_nas.genotype import Genotype, format_genotype, parse_genotype
 from elastic_nas.latency.bound import LEVEL
 from elastic_nas.network import Network
@@ -20,8 +20,9 @@ from elastic_nas.trusted import trust
 
 if TYPE_CHECKING:
     from elastic_nas.config import RunConfig
+    from elastic_nas.latency.devices import Device
 
-KINDS = ("spaces", "strategies", "devices", "tasks")
+KINDS = ("spaces", "strategies", "devices", "runtimes", "tasks")
 
 
 def overrides(values: dict[str, Any]) -> list[str]:
@@ -189,9 +190,30 @@ def listing(kind: str, run: Path | None) -> dict[str, Any]:
         raise UnknownName(f"no list of {kind!r}{hint}\nThere are: {', '.join(KINDS)}.")
     if kind == "devices":
         return {"devices": _devices(None if run is None else open_run(run).path)}
+    if kind == "runtimes":
+        return {"runtimes": [_runtime(name) for name in plugins.available(kind)]}
     modules = {name: plugins.load(kind, name) for name in plugins.available(kind)}
-    first_lines = {name: (m.__doc__ or "").strip().splitlines()[0] for name, m in modules.items()}
-    return {kind: [{"name": name, "about": about} for name, about in first_lines.items()]}
+    return {kind: [{"name": name, "about": _about(module)} for name, module in modules.items()]}
+
+
+def _about(module: Any) -> str:
+    """The first line of a plugin's description."""
+    return (module.__doc__ or "").strip().partition("\n")[0]
+
+
+def _runtime(name: str) -> dict[str, Any]:
+    """A runtime as plain values; nothing of its package is imported."""
+    module = plugins.load("runtimes", name)
+    runtime = module.Runtime()
+    package = f"elastic-nas[{runtime.extra}]" if runtime.extra else runtime.name
+    return {
+        "name": name,
+        "about": _about(module),
+        "version": runtime.version,
+        "install": "" if runtime.version else f"pip install {package!r}",
+        "precisions": list(runtime.precisions),
+        "providers": list(runtime.providers),
+    }
 
 
 def _devices(run: Path | None) -> list[dict[str, Any]]:
@@ -201,8 +223,11 @@ def _devices(run: Path | None) -> list[dict[str, Any]]:
     rows = []
     for name in device_names():
         device = load_device(name)
-        found = [str(place) for place in table_places(device, run) if place.is_file()]
-        elsewhere = device.mismatch(environment())
+        words = ["run folder"] * (run is not None) + ["per-user folder", "shipped"]
+        places = zip(table_places(device, run), words, strict=True)
+        found = [(str(place), word) for place, word in places if place.is_file()]
+        elsewhere = bool(device.mismatch(environment()))
+        install = "" if elsewhere else _lacks(device)
         make = "no table yet; make one: elastic-nas " + (
             f"kit --device {name} --space SPACE" if elsewhere else f"profile {name} --space SPACE"
         )
@@ -211,8 +236,30 @@ def _devices(run: Path | None) -> list[dict[str, Any]]:
                 "name": name,
                 "about": device.description,
                 "runtime": f"{device.runtime}, {device.threads} thread(s), {device.precision}",
-                "table": found[0] if found else None,
+                "use": _use(bool(found), elsewhere, install),
+                "table": found[0][0] if found else None,
+                "place": found[0][1] if found else None,
+                "install": install,
                 "hint": "" if found else make,
             }
         )
     return rows
+
+
+def _lacks(device: "Device") -> str:
+    """What keeps a device of this machine from being measured, such as a missing package."""
+    from elastic_nas.targets import missing_runtime
+
+    try:
+        return missing_runtime(device)
+    except ElasticNasError as error:  # of a profile of the user's own
+        return f"cannot be used: {error}"
+
+
+def _use(has_table: bool, elsewhere: bool, install: str) -> str:
+    """What can be done with a device now; `texts.USES` has the words."""
+    if has_table:
+        return "table"
+    if elsewhere:
+        return "elsewhere"
+    return "package" if install else "here"

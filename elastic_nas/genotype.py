@@ -35,7 +35,7 @@ class Dim:
 
 Dims = tuple[Dim, ...]
 
-_INDEX = re.compile(r" *[0-9]{1,9} *")
+_INDEX = re.compile(r"\s*[0-9]{1,9}\s*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from elastic_nas.errors import ConfigError
 from elastic_nas.files import locked, sha256_of, write_json
 from elastic_nas.network import Network
 from elastic_nas.pipeline import write_run_file
+from elastic_nas.progress import say
 from elastic_nas.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ def import_ofa(file: Path, data: str, folder: Path) -> RunFolder:
     """Make a run folder of a published supernet; `search`, `query` and `export` work on it.
 
     Images are normalised by ImageNet's mean and deviation, which the supernet was trained with.
-    ``imported.json`` says where the weights come from.
+    ``imported.json`` says where the weights come from, and whether damage of the file would have
+    been found; where not, so is said.
 
     Args:
         file: As Once-for-All publishes it (MobileNetV3, width 1.0 or 1.2).
@@ -37,6 +39,7 @@ def import_ofa(file: Path, data: str, folder: Path) -> RunFolder:
     from elastic_nas.resume import check_free
     from elastic_nas.training.checkpoint import Progress, save_checkpoint
     from elastic_nas.training.ofa_checkpoint import read_ofa
+    from elastic_nas.training.torch_file import has_checksums
 
     run = RunFolder(folder)
     check_free(run, resume=False)
@@ -47,10 +50,27 @@ def import_ofa(file: Path, data: str, folder: Path) -> RunFolder:
         _check_classes(file, network, images)
         run.write_record(network, images.labels)
         write_run_file(run, config)
-        origin = {"file": file.name, "sha256": sha256_of(file), "space": network.space_name}
+        origin = {
+            "file": file.name,
+            "sha256": sha256_of(file),
+            "checksums": has_checksums(file),
+            "space": network.space_name,
+        }
         write_json(folder / PROVENANCE, origin)
+        if not origin["checksums"]:
+            say(_doubt(file, str(origin["sha256"])))
         save_checkpoint(run.weights, network, supernet, Progress(0, 0))
     return run
+
+
+def _doubt(file: Path, sha256: str) -> str:
+    """What to tell about a file whose damage could not be found."""
+    return (
+        f"warning: {file} is of the format that torch wrote before version 1.6, which has no "
+        "checksums: its structure is whole and its weights are of a credible size, but whether "
+        "each is as it was published cannot be seen in it. Compare its SHA-256 with that of "
+        f"another download:\n  {sha256}"
+    )
 
 
 def _check_classes(file: Path, network: Network, images: "Dataset") -> None:

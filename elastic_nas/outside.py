@@ -51,21 +51,31 @@ def read_bytes(
             unreadable.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError) as reason:  # ValueError: a name with a NUL
+        handle = open_file(path)
+        try:
+            content = _at_most(handle, most + 1)
+        finally:
+            os.close(handle)
+    except (OSError, ValueError) as reason:
         raise error(f"cannot read {path}: {_words(reason)}.") from reason
-    try:
-        kind = _kind(os.fstat(handle).st_mode)
-        if kind != FILE:
-            raise error(f"cannot read {path}: it is {kind}, not a file.")
-        content = _at_most(handle, most + 1)
-    except OSError as reason:
-        raise error(f"cannot read {path}: {_words(reason)}.") from reason
-    finally:
-        os.close(handle)
     if len(content) > most:
         raise error(f"{path} is larger than {most:,} bytes, the most that is read of such a file.")
     return content
+
+
+def open_file(path: Path) -> int:
+    """A handle of a regular file, to be closed by the caller; nothing else is waited for.
+
+    Raises:
+        OSError: There is no such file, it is unreadable, or it is a pipe, a device or a folder.
+        ValueError: The name holds a NUL.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    kind = _kind(os.fstat(handle).st_mode)
+    if kind != FILE:
+        os.close(handle)
+        raise OSError(f"it is {kind}, not a file")
+    return handle
 
 
 def _at_most(handle: int, most: int) -> bytes:

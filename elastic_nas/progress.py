@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from elastic_nas.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -19,14 +21,14 @@ class Tracker:
     """What the work tells: how far it is, and a note."""
 
     def __init__(self, title: str, total: int, done: int) -> None:
-        self.title, self.total, self.done = title, total, done
+        self.title, self.total, self.done = printable(title), total, done
         self._first, self._started, self._printed = done, time.monotonic(), 0.0
         self._note = ""
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Say that `steps` more steps are done; a note stays until the next one."""
         self.done += steps
-        self._note = note or self._note
+        self._note = printable(note) or self._note
         self._show()
 
     def go_to(self, done: int) -> None:
@@ -109,9 +111,9 @@ def track(title: str, total: int, done: int = 0) -> Iterator[Tracker]:
 
 
 def say(message: str) -> None:
-    """One line for the person who waits, on standard error."""
+    """One message for the person who waits, on standard error; printable, whatever it quotes."""
     if speaks():
-        print(message, file=sys.stderr, flush=True)
+        print(printable(message), file=sys.stderr, flush=True)
 
 
 def speaks() -> bool:

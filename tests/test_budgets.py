@@ -228,3 +228,11 @@ def test_wilson_holds_the_share_and_mirrors(pair):
     assert 0 <= low <= successes / n + 1e-12
     assert successes / n - 1e-12 <= high <= 1
     assert wilson(n - successes, n) == pytest.approx((1 - high, 1 - low), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "limit", [10**400, -(10**5000), True, float("nan"), "5"], ids=lambda _: "limit"
+)
+def test_numbers_that_cannot_be_are_no_budget(limit):
+    with pytest.raises(ConfigError, match="must be positive and finite"):
+        Budgets(params=limit)

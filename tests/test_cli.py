@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,10 @@ from typer.main import get_command
 
 from elastic_nas import plugins
 from elastic_nas.cli.app import app
+from elastic_nas.cli.tables import columns
 from elastic_nas.genotype import format_genotype
 from elastic_nas.network import Network
+from elastic_nas.runtimes._runtime import PackagedRuntime
 
 COMMANDS = get_command(app).commands
 HEAVY = ["torch", "onnx", "onnxruntime", "scipy", "matplotlib", "sklearn", "PIL", "rich"]
@@ -56,6 +59,110 @@ def test_wrong_usage_is_status_2():
         assert "Error" in result.stderr
 
 
+HOSTILE = ("a\0b", "\udcff", "\ud800", "\x1b[2J\x07", "\n\n", "\u202eabc", "x" * 10**5)
+NUMBERS = ("9" * 20, "1" * 5000, "nan", "inf", "-inf", "1e400", "-5", "0", "", "five")
+
+
+def one_message(*words: object) -> str:
+    """What a command says that can do nothing with its arguments."""
+    result = cli(*words)
+    assert result.exit_code in (1, 2), words
+    assert result.stdout == ""
+    assert len(result.stderr) < 2000
+    assert result.stderr.replace("\n", "").isprintable()
+    assert len(re.findall(r"^(?:error|Error): ", result.stderr, re.M)) == 1, result.stderr
+    return result.stderr
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=ascii)
+def test_arguments_that_cannot_be_get_one_printable_message(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in (
+        [], ["describe"], ["list"], ["verify"], ["trust"], ["search"],
+        ["describe", "tiny", "--child"], ["profile", "local-ort-1t", "--run"],
+        ["query", "run", "--device", "local-ort-1t", "--latency"],
+        ["train", "--data"], ["kit", "--space", "tiny", "--device"], ["list", "devices", "--run"],
+        ["predict", DEVICE], ["train", "digits", "--set"], ["demo", "--nonsense"],
+    ):  # fmt: skip
+        one_message(*words, text)
+        one_message(*words, f"--{text}")
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=ascii)
+def test_numbers_that_cannot_be_get_one_message(number, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in (
+        ["train", "digits", "--minutes"], ["train", "digits", "--epochs"],
+        ["describe", "tiny", "--classes"], ["predict", DEVICE, "tiny", "--classes"],
+        ["query", run, "--device", DEVICE, "--level"], ["predict", DEVICE, "tiny", "--level"],
+        ["search", run, "--device", DEVICE, "--evaluations"],
+        ["query", run, "--device", DEVICE, "--latency"],
+    ):  # fmt: skip
+        if words[0] in ("describe", "predict", "query") or number[:1] not in "19" or not number:
+            one_message(*words, number)
+    assert not list(tmp_path.glob("runs"))
+
+
+# --- widths -----------------------------------------------------------------------------------
+
+
+def too_wide(text: str, width: int = 80) -> list[str]:
+    return [line for line in text.splitlines() if len(line) > width]
+
+
+def test_summaries_are_whole_sentences():
+    text = " ".join(done("--help").split())
+    assert "..." not in text.partition("Commands:")[2]
+    for command in COMMANDS.values():
+        assert command.short_help.endswith(".")
+        assert command.short_help in text
+
+
+def test_tables_fit_a_terminal_of_80_columns(made_run, tmp_path, monkeypatch, stopped_clock):
+    shutil.copytree(made_run, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    device, bignas = ("--device", DEVICE), Network("bignas", 10)
+    table_of_here(bignas).write(tmp_path / "table.json")
+    for words in (
+        *(["list", kind] for kind in ("spaces", "strategies", "devices", "runtimes", "tasks")),
+        ["list", "devices", "--run", "run"],
+        *(["describe", space] for space in plugins.available("spaces")),
+        *(["describe", space, "--child", "largest"] for space in plugins.available("spaces")),
+        ["predict", DEVICE, "bignas", "--classes", "10", "--table", "table.json"],
+        ["search", "run", *device],
+        ["query", "run", *device, "--latency", "5ms"],
+        ["export", "run", *device, "--latency", "5ms", "--out", "child"],
+        ["verify", "child"],
+    ):
+        assert not too_wide(done(*words)), words
+
+
+def test_devices_are_grouped_by_what_can_be_done_now(run, monkeypatch):
+    use = {row["name"]: row["use"] for row in facts("list", "devices", "--run", run)["devices"]}
+    assert use[DEVICE] == "table"
+    assert use["rpi5-ort-4t"] == "elsewhere"
+    assert use["local-torch-1t"] == "here"
+    monkeypatch.setattr(PackagedRuntime, "version", "")
+    rows = {row["name"]: row for row in facts("list", "devices")["devices"]}
+    assert rows["local-ncnn-1t"]["use"] == "package"
+    assert "pip install 'elastic-nas[ncnn]'" in " ".join(done("list", "devices").split())
+    assert "pip install 'elastic-nas[openvino]'" in done("list", "runtimes")
+
+
+def test_columns_fold_the_widest_and_keep_words_whole():
+    rows = [("name", "word " * 30, "1"), ("other", "\x1b[2J\n", "2")]
+    text = columns(rows, ("a", "b", "c"))
+    assert not too_wide(text)
+    assert text.splitlines()[1].startswith("name   word word")
+    assert text.splitlines()[1].endswith("  1")
+    assert "\\x1b[2J\\n" in text
+    path = "/a" * 50
+    assert columns([("path", path), ("b", "c")]).splitlines()[:2] == ["path", f"  {path}"]
+    genotype = columns([("genotype", "1," * 50 + "1")]).splitlines()
+    assert not too_wide("\n".join(genotype))
+    assert "".join("".join(genotype).split()) == "genotype" + "1," * 50 + "1"
+
+
 # --- describe ---------------------------------------------------------------------------------
 
 
@@ -72,7 +179,7 @@ def test_describe_counts_both_ends_of_every_space(space, end, tmp_path):
     settings.write_text(yaml.safe_dump(child["settings"]))
     assert again == child == facts("describe", space, "--child", settings)
     text = done("describe", space, "--child", end)
-    assert child["genotype"] in text
+    assert child["genotype"] in "".join(text.split())
     assert f"{child['macs']:,}" in text
     assert f"{whole['children']:,}" in done("describe", space)
 
@@ -124,7 +231,7 @@ def test_export_and_verify_print_one_object(run, tmp_path, stopped_clock):
     assert "unchanged" in done("verify", tmp_path / "child")
 
 
-@pytest.mark.parametrize("kind", ["spaces", "strategies", "devices", "tasks"])
+@pytest.mark.parametrize("kind", ["spaces", "strategies", "devices", "runtimes", "tasks"])
 def test_list_prints_one_object(kind, run):
     rows = facts("list", kind)[kind]
     assert all(row["name"] and row["about"] for row in rows)
@@ -133,7 +240,7 @@ def test_list_prints_one_object(kind, run):
     if kind == "devices":
         tables = {row["name"]: row["table"] for row in facts("list", kind, "--run", run)[kind]}
         assert tables[DEVICE] == str(run / "latency_tables" / f"{DEVICE}.json")
-        assert f"elastic-nas profile {DEVICE}" in text
+        assert "elastic-nas profile NAME --space SPACE" in text
 
 
 # --- processes of their own ---------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Folders of class folders: layouts, and what is wrong with some."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -270,6 +272,68 @@ def test_broken_files_are_listed(tmp_path):
     assert lines[1:6] == [f"  'a/{n:03}.png': it is no image of a known format" for n in range(5)]
     assert lines[6] == "  and 3 more"
     assert lines[7].startswith("Delete or replace")
+
+
+def test_what_is_no_regular_file_is_damage_and_keeps_nobody_waiting(tmp_path):
+    root = classes(tmp_path / "data", {"a": 3, "b": 3})
+    os.mkfifo(root / "a" / "pipe.jpg")
+    (root / "a" / "zero.png").symlink_to("/dev/zero")
+    (root / "b" / "loop.png").symlink_to("loop.png")
+    with pytest.raises(DataError) as caught:
+        load_dataset(str(root))
+    for words in ("3 of 9", "'a/pipe.jpg': it is a pipe", "'a/zero.png': it is a device", "loop"):
+        assert words in str(caught.value)
+
+
+def test_names_with_control_characters_are_shown_printable(tmp_path):
+    root = classes(tmp_path / "data", {"a": 3, "b": 3})
+    (root / "a" / "x\x1b[2J\n\udcff.png").write_bytes(b"junk")
+    with pytest.raises(DataError, match=r"'a/x\\x1b\[2J\\n\\udcff\.png': it is no image"):
+        load_dataset(str(root))
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31m", "\x7f", "a\u2028b", "\udcff"])
+def test_a_class_whose_name_breaks_lines_is_refused(tmp_path, name):
+    with pytest.raises(DataError, match=r"the class '.*' of .* has control characters"):
+        load_dataset(str(classes(tmp_path / "data", {name: 3, "c": 3})))
+
+
+def test_folders_that_never_end_are_refused(tmp_path):
+    root = classes(tmp_path / "data", {"a": 3, "b": 3})
+    deep = root / "a" / "/".join(["x"] * 60)
+    deep.mkdir(parents=True)
+    with pytest.raises(DataError, match="more than 50 folders deep"):
+        load_dataset(str(root))
+
+
+def test_files_and_folders_that_vanish_are_named(tmp_path, monkeypatch):
+    root = classes(tmp_path / "data", {"a": 6, "b": 6})
+    dataset = load_dataset(str(root))
+    for path in (root / "a").iterdir():
+        path.unlink()
+    (root / "a").rmdir()
+    (root / "a").write_text("a file now")
+    with pytest.raises(DataError, match=r"cannot read the image .*a/00\d\.png"):
+        [dataset.train.image(i) for i in range(len(dataset.train))]
+    with pytest.raises(DataError, match=r"cannot list the folder .*Not a directory"):
+        folder_module._listed(root / "a")
+    finder = folder_module._Finder(root)
+    with pytest.raises(DataError, match=r"cannot list the folder .*No such file"):
+        list(finder._images(root / "gone", set()))
+
+
+def test_what_cannot_be_looked_into_is_passed_over_or_named(tmp_path, monkeypatch):
+    root = classes(tmp_path / "data", {"a": 3, "b": 3, "closed": 3})
+    listdir = os.listdir
+
+    def refuse(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return listdir(path)
+
+    monkeypatch.setattr(folder_module.os, "listdir", refuse)
+    with pytest.raises(DataError, match=r"cannot list the folder .*closed': Permission denied"):
+        load_dataset(str(root))
 
 
 def test_a_large_folder_is_read_lazily(tmp_path, monkeypatch):

@@ -1,12 +1,15 @@
 """Hugging Face data sets, saved on this machine; the hub itself is never asked."""
 
+import os
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from made_shards import pixels, png
 
 from elastic_nas.data.dataset import load_dataset
+from elastic_nas.data.hub import HubImages
 from elastic_nas.errors import ConfigError, DataError, UnknownName
 
 
@@ -138,6 +141,84 @@ def test_damaged_and_missing_images_are_named(hub, tmp_path):
     with pytest.raises(DataError, match=r"row 1 of test of hf:.* has no image"):
         test.image(1)
     assert test.sha256
+
+
+def test_rows_that_name_files_are_read_within_bounds(tmp_path):
+    """A stranger's saved data set may name any path."""
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "good.png").write_bytes(png(0))
+    (tmp_path / "large.png").write_bytes(png(0) + bytes(300_000_000))
+    paths = {
+        "/dev/zero": "it is a device",
+        str(tmp_path / "pipe.png"): "it is a pipe",
+        "/etc/passwd": "no image of a known format",
+        str(tmp_path): "it is a folder",
+        str(tmp_path / "gone.png"): "No such file",
+        "a\0b": "null",
+        str(tmp_path / "large.png"): "more than 200,000,000 bytes",
+        "": "has no image",
+    }
+    cells = [{"bytes": None, "path": path} for path in (*paths, str(tmp_path / "good.png"))]
+    images = HubImages("some", [{"picture": cell} for cell in cells], "picture")
+    for row, (path, reason) in enumerate(paths.items()):
+        with pytest.raises(DataError) as caught:
+            images.read(row)
+        assert reason in str(caught.value), path
+        assert isinstance(images.identity(row), bytes)
+    np.testing.assert_array_equal(np.asarray(images.read(len(paths))), pixels(0))
+    with pytest.raises(DataError, match=r"cannot read row 99 of some: "):
+        images.read(99)
+
+
+def test_the_format_of_a_saved_data_set_changes_nothing(hub, tmp_path):
+    plain = saved(hub, tmp_path / "plain", train=part(hub, range(30)))
+    formatted = part(hub, range(30)).with_format("numpy")
+    other = load_dataset(saved(hub, tmp_path / "numpy", train=formatted))
+    assert other.train.sha256 == load_dataset(plain).train.sha256
+
+
+def test_damaged_saved_data_sets_are_told_in_one_line(hub, tmp_path):
+    source = saved(hub, tmp_path / "some", train=part(hub, range(30)))
+    for path in sorted((tmp_path / "some").rglob("*")):
+        if not path.is_file():
+            continue
+        content = path.read_bytes()
+        for damaged in (b"", b"junk", content[: len(content) // 2], b"{}", b"[1]", b'{"a": NaN}'):
+            path.write_bytes(damaged)
+            with suppress(DataError, UnknownName):
+                load_dataset(source)
+        path.write_bytes(content)
+    assert len(load_dataset(source).train) == 18
+
+
+def test_a_saved_data_set_with_a_pipe_keeps_nobody_waiting(hub, tmp_path):
+    source = saved(hub, tmp_path / "some", train=part(hub, range(30)))
+    for name in ("dataset_dict.json", "train/state.json", "train/dataset_info.json"):
+        path = tmp_path / "some" / name
+        content = path.read_bytes()
+        path.unlink()
+        os.mkfifo(path)
+        refused(source, name, "is a pipe or a device")
+        path.unlink()
+        path.symlink_to("/dev/zero")
+        refused(source, name, "is a pipe or a device")
+        path.unlink()
+        path.write_bytes(content)
+
+
+def test_several_parts_for_one_split_are_named(hub, tmp_path):
+    both = {"train": part(hub, range(9)), "val": part(hub, range(9)), "valid": part(hub, range(9))}
+    refused(saved(hub, tmp_path / "some", **both), "several parts for one split", "val, valid")
+
+
+def test_code_that_comes_with_a_data_set_is_never_run(hub, tmp_path, monkeypatch):
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    for source in ("hf:evil", "hf:./evil", f"hf:{tmp_path}/evil/evil.py", "hf:evil/evil.py"):
+        with pytest.raises((DataError, UnknownName)):
+            load_dataset(source)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_unknown_data_sets_are_told_in_one_line(hub, tmp_path):

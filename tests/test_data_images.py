@@ -1,12 +1,26 @@
 """Reading image files."""
 
+import os
+import socket
+import struct
+import tempfile
+import threading
+import time
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
+from io import BytesIO
+from pathlib import Path
+from re import escape
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from elastic_nas.data import images
 from elastic_nas.data.images import _quiet, find_damage, in_parallel, read_image, shrink
 from elastic_nas.errors import DataError
 
@@ -130,7 +144,7 @@ def test_what_is_no_image_is_named(tmp_path):
     for name, reason in {
         "text.jpg": "no image of a known format",
         "empty.jpg": "no image of a known format",
-        "folder.jpg": "Is a directory",
+        "folder.jpg": "it is a folder, not a file",
         "missing.jpg": "No such file",
         "float.tif": "floating-point",
     }.items():
@@ -144,8 +158,125 @@ def test_bombs_are_refused_and_near_bombs_read_without_a_warning(tmp_path, monke
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60)  # Pillow warns from 60, refuses from 120
     assert read_image(tmp_path / "x.png").size == (10, 10)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
-    with pytest.raises(DataError, match="decompression bombs"):
+    with pytest.raises(DataError, match=r"more than the 64,000,000 pixels .* scale it down"):
         read_image(tmp_path / "x.png")
+
+
+def refused(path, reason):
+    """Reading and checking say the same."""
+    with pytest.raises(DataError) as caught:
+        read_image(path)
+    assert reason in str(caught.value), str(caught.value)
+    assert reason in (find_damage(path) or "")
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_of(*chunks, size=(60, 40)):
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IEND", b"")
+
+
+ROWS = zlib.compress(b"\0".ljust(181, b"x") * 40)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (png_of(size=(8000, 8001)), "it has 64,008,000 pixels, more than the 64,000,000"),
+        (png_of(size=(2**31 - 1, 1)), "more than the 64,000,000 pixels"),
+        (png_of(chunk(b"IDAT", ROWS[:8] + b"\xff" * 20 + ROWS[20:])), "broken data stream"),
+        (
+            png_of(
+                chunk(b"IDAT", ROWS),
+                chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * 3_000_000)),
+            ),
+            "too large",
+        ),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "known format"),
+        (b"II*\0\xff\xff\xff\xff", "known format"),
+        (b"II*\0\x08\0\0\0\xff\xff" + b"\xff" * 100, "known format"),
+    ],
+)  # fmt: skip
+def test_hostile_images_are_told_by_the_check_as_by_the_reader(tmp_path, content, reason):
+    (tmp_path / "x.png").write_bytes(content)
+    refused(tmp_path / "x.png", reason)
+    with pytest.raises(DataError, match=reason):
+        read_image("x", content)
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket.jpg"))
+    reasons = {"pipe": "a pipe", "zero": "a device", "loop": "symbolic links", "socket": "No such"}
+    for name, reason in reasons.items():
+        refused(tmp_path / f"{name}.jpg", reason)
+
+
+def test_a_file_too_large_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MOST_BYTES", 1000)
+    noise().save(tmp_path / "x.png")
+    refused(tmp_path / "x.png", "more than 1,000 bytes")
+
+
+def test_a_jpeg_file_of_very_many_scans_is_refused(tmp_path, monkeypatch):
+    noise().save(tmp_path / "x.jpg", progressive=True)
+    assert find_damage(tmp_path / "x.jpg") is None
+    monkeypatch.setattr(images, "MOST_SCANNED", 5 * 64 * 64)
+    refused(tmp_path / "x.jpg", "too many scans")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif", "gif"])
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_the_check_agrees_with_the_reader_on_damaged_images(suffix, data):
+    buffer = BytesIO()
+    noise((24, 24)).save(buffer, {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper()))
+    content = bytearray(buffer.getvalue())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"x.{suffix}"
+        path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
+        damage = find_damage(path)
+        told = nullcontext() if damage is None else pytest.raises(DataError, match=escape(damage))
+        with told:
+            read_image(path)
+
+
+def test_threads_hold_so_many_pixels_at_once_and_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MOST_PIXELS_AT_ONCE", 3 * 64 * 64)
+    monkeypatch.setattr(images.os, "cpu_count", lambda: 8)
+    noise().save(tmp_path / "x.png")
+    (tmp_path / "junk.png").write_bytes(b"junk")
+    lock, held, most = threading.Lock(), [0], [0]
+
+    def work(number):
+        with suppress(DataError):
+            read_image(tmp_path / ("junk.png" if number % 5 == 0 else "x.png"))
+        read_image(tmp_path / "x.png")
+        with lock:
+            held[0] += 1
+            most[0] = max(most[0], held[0])
+        time.sleep(0.001)
+        with lock:
+            held[0] -= 1
+
+    in_parallel(work, range(100), "Reading")
+    assert 2 <= most[0] <= 3
+    assert images._room._used == 0
+
+
+def test_an_image_beyond_the_bound_is_read_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MOST_PIXELS_AT_ONCE", 100)
+    noise().save(tmp_path / "x.png")
+    assert len(in_parallel(read_image, [tmp_path / "x.png"] * 20, "Reading")) == 20
+    assert images._room._used == 0
 
 
 def test_threads_leave_the_warning_filters_as_they_were(tmp_path):

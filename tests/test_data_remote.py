@@ -1,6 +1,5 @@
 """Shards behind URLs: fetched on demand, again after failures, within a bound."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -10,9 +9,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from made_shards import Server, pixels, write_shards
 
-from elastic_nas.data import remote
+from elastic_nas.data import data_file as data_file_module
+from elastic_nas.data import remote, web
 from elastic_nas.data.augment import Augment
 from elastic_nas.data.dataset import load_dataset
 from elastic_nas.data.order import Order
@@ -26,8 +27,8 @@ from elastic_nas.files import user_folder
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch, tmp_path):
     monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(remote, "STALLED_S", 0.3)
-    monkeypatch.setattr(remote, "CHUNK", 3000)
+    monkeypatch.setattr(web, "STALLED_S", 0.3)
+    monkeypatch.setattr(web, "CHUNK", 3000)
     monkeypatch.setenv("ELASTIC_NAS_HOME", str(tmp_path / "home"))
 
 
@@ -119,7 +120,9 @@ def test_what_is_refused_for_good_is_told_at_once(server):
 def test_what_does_not_pass_is_told_once(server, monkeypatch, fault, words):
     waits = []
     monkeypatch.setattr(remote, "TRIES", 4)
-    monkeypatch.setattr(remote, "time", SimpleNamespace(sleep=waits.append, time=time.time))
+    monkeypatch.setattr(
+        remote, "time", SimpleNamespace(sleep=waits.append, monotonic=time.monotonic)
+    )
     server.faults = [fault] * 4
     with pytest.raises(DataError) as caught:
         fetched(server)
@@ -160,17 +163,33 @@ def test_the_least_recently_used_shards_go_first(server, folder):
     assert len(server.asked) == 1
 
 
-def test_abandoned_parts_give_way_and_new_ones_do_not(server, folder, monkeypatch):
+def test_abandoned_parts_give_way_and_others_do_not(server, folder):
     size = (folder / NAME).stat().st_size
     fetched(server, name="train-00001.tar")
-    for name, age in (("old", 2 * remote.ABANDONED_S), ("new", 0)):
-        part = user_folder() / "shards" / f"{name}.part"
-        part.write_bytes(b"x" * size)
-        os.utime(part, (time.time() - age,) * 2)
-    fetched(server, 3 * size)
+    for name in ("old", "new"):
+        (user_folder() / "shards" / f"{name}.part").write_bytes(b"x" * size)
+    with FileLock(user_folder() / "shards" / "new.lock"):
+        fetched(server, 3 * size)
     names = {path.name for path in (user_folder() / "shards").glob("*.part")}
     assert names == {"new.part"}
     assert len(cached()) == 2
+
+
+def test_a_shard_waits_for_the_room_that_others_take(server, folder, monkeypatch):
+    size, waits = (folder / NAME).stat().st_size, []
+    (user_folder() / "shards").mkdir(parents=True)
+    (user_folder() / "shards" / "other.part").write_bytes(b"x" * size)
+    lock = FileLock(user_folder() / "shards" / "other.lock")
+    lock.acquire()
+
+    def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 3:
+            lock.release()
+
+    monkeypatch.setattr(remote, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    fetched(server, size + 100)
+    assert waits == [remote.ROOM_WAIT_S] * 3
 
 
 def test_a_shard_larger_than_the_bound_is_refused(server):
@@ -271,8 +290,9 @@ def test_streams_of_urls_equal_those_of_files(server, folder, tmp_path, monkeypa
     monkeypatch.setattr(_Batches, "fill_cache", lambda self: None)
     expected = list(stream(load_dataset(str(folder)).train).batches(0, 8))
     size = (folder / NAME).stat().st_size
-    bound = f"cache_gb: {3.5 * size / 1e9}"  # less than is read side by side
-    train = load_dataset(data_file(server, tmp_path, bound)).train
+    # Less than is read side by side.
+    monkeypatch.setattr(data_file_module, "GIGABYTE", int(3.5 * size) * 1000)
+    train = load_dataset(data_file(server, tmp_path, "cache_gb: 0.001")).train
     for (x, y), (x_2, y_2) in zip(expected, stream(train, workers).batches(0, 8), strict=True):
         assert (x == x_2).all()
         assert (y == y_2).all()

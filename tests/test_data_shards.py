@@ -2,20 +2,27 @@
 
 import io
 import json
+import os
 import tarfile
+import tempfile
+from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_shards import pixels, png, samples, write_shards, write_tar
 from PIL import Image
 
 from elastic_nas.data import index as index_module
+from elastic_nas.data import kept as kept_module
 from elastic_nas.data.data_file import expanded
 from elastic_nas.data.dataset import load_dataset
 from elastic_nas.data.images import read_image
-from elastic_nas.data.index import read_index
+from elastic_nas.data.index import Index, read_index
 from elastic_nas.data.preprocess import Preprocess
-from elastic_nas.errors import ConfigError, DataError
+from elastic_nas.errors import ConfigError, DataError, UnknownName
 from elastic_nas.files import user_folder
 
 
@@ -195,6 +202,154 @@ def test_a_tar_made_to_run_in_circles_is_refused(tmp_path):
     refused(path, "no readable tar")
 
 
+BLOCK = tarfile.BLOCKSIZE
+
+
+def header(name="a.png", size=0, kind=b"0", **fields):
+    """One block, whatever it claims."""
+    block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT))
+    number = size if isinstance(size, bytes) else b"%011o\0" % size
+    block[124:136] = number.ljust(12, b"\0")
+    block[156:157] = kind
+    for place, value in fields.items():
+        start = int(place.removeprefix("at_"))
+        block[start : start + len(value)] = value
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block[:BLOCK])
+    return bytes(block[:BLOCK])
+
+
+def padded(content):
+    return content.ljust(-(-len(content) // BLOCK) * BLOCK, b"\0")
+
+
+def long_name(name, kind=b"L"):
+    return header("././@LongLink", len(name), kind) + padded(name)
+
+
+def pax(text):
+    return header("pax", len(text), b"x") + padded(text)
+
+
+END = bytes(2 * BLOCK)
+BIG = b"\x80" + (2**63).to_bytes(11, "big")
+SAMPLE = header("a.png", 1) + padded(b"x") + header("a.cls", 1) + padded(b"1")
+
+HOSTILE = {
+    "a size of 2^63": header(size=BIG) + END,
+    "a size of 2^87": header(size=b"\x80" + b"\xff" * 11) + END,
+    "a negative size": header(size=b"\xff" * 12) + END,
+    "a size that is no number": header(size=b"hello") + END,
+    "a size beyond the end": header(size=10**9) + END,
+    "a long name of 100 MB that is not there": header("x", 10**8, b"L") + END,
+    "a long name of 1 MB": long_name(b"x" * 10**6) + SAMPLE + END,
+    "a name of 2,000 characters": long_name(b"y" * 2000) + SAMPLE + END,
+    "a long name of a negative size": header("x", b"\xff" * 12, b"L") + END,
+    "long names in a chain": long_name(b"x" * 200) * 5000 + SAMPLE + END,
+    "long links in a chain": long_name(b"x" * 200, b"K") * 5000 + SAMPLE + END,
+    "pax headers in a chain": pax(b"11 path=xx\n") * 5000 + SAMPLE + END,
+    "a pax header of 10 MB": pax(b"x" * 10**7) + SAMPLE + END,
+    "a pax header of 2^63": header("x", BIG, b"x") + SAMPLE + END,
+    "a pax header of digits": pax(b"1" * 60_000) + SAMPLE + END,
+    "a pax size of 10^30": pax(b"41 size=" + b"9" * 30 + b"\n") + SAMPLE + END,
+    "a negative pax size": pax(b"11 size=-5\n") + SAMPLE + END,
+    "a pax size that is no number": pax(b"12 size=abc\n") + SAMPLE + END,
+    "a name with a NUL": pax(b"13 path=a\0.png\n"[:14]) + SAMPLE + END,
+    "a sparse member": header("a.png", 512, b"S", at_482=b"\1") + b"\xff" * 5 * BLOCK,
+    "a sparse map without an end": header("a.png", 512, b"S", at_482=b"\1") + b"\1" * 900 * BLOCK,
+    "a sparse map of pax that ends too early": pax(
+        b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n25 GNU.sparse.name=a.png\n"
+        b"28 GNU.sparse.realsize=100\n"
+    )
+    + header("a.png", 512)
+    + b"99999\n".ljust(BLOCK, b"\0"),
+    "a global header of 10 MB": header("g", 10**7, b"g") + bytes(10**7),
+    "no end": SAMPLE,
+    "half a header": SAMPLE + header()[:300],
+    "a wrong checksum": SAMPLE + header()[:100] + b"!" + header()[101:] + END,
+    "many members of one sample": header("a.x") * 200 + SAMPLE + END,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_tars_end_in_one_message(tmp_path, name):
+    (tmp_path / "s.tar").write_bytes(HOSTILE[name])
+    with pytest.raises(DataError, match=r"the shard 's\.tar' ") as caught:
+        index(tmp_path / "s.tar")
+    assert len(str(caught.value)) < 700
+    assert str(caught.value).isprintable()
+
+
+def test_hostile_names_and_links_are_no_more_than_names(tmp_path):
+    links = header("l", 10**9, b"1", at_157=b"a.png") + header("m", 0, b"2", at_157=b"m")
+    content = links + SAMPLE
+    for name in (b"../" * 50 + b"etc", b"/dev/zero", b"a\nb", b"a\x1b[2J", b"\xff\xfe"):
+        for ending in (b".png", b".cls"):
+            content += long_name(name + ending) + header("x", 1) + padded(b"1")
+    (tmp_path / "s.tar").write_bytes(content + END)
+    assert len(index(tmp_path / "s.tar")) == 6
+
+
+def test_members_and_headers_are_bounded_in_number(tmp_path, monkeypatch):
+    path = write_tar(tmp_path / "s.tar", samples(range(4)))
+    monkeypatch.setattr("elastic_nas.data.tar.MOST_MEMBERS", 7)
+    refused(path, "more than 7 members")
+    monkeypatch.setattr("elastic_nas.data.tar.MOST_MEMBERS", 8)
+    assert len(index(path)) == 4
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.data())
+def test_damaged_tars_are_read_or_refused(data):
+    content = bytearray(FUZZED)
+    for _ in range(data.draw(st.integers(1, 5))):
+        at = data.draw(st.one_of(st.integers(0, len(content) - 1), st.sampled_from(HEADERS)))
+        new = data.draw(st.one_of(st.binary(min_size=1, max_size=12), st.sampled_from(TELLING)))
+        content[at : at + len(new)] = new
+    content = content[: data.draw(st.one_of(st.just(len(content)), st.integers(0, len(content))))]
+    for start in range(0, len(content) - BLOCK, BLOCK):  # so that damage is not all in checksums
+        if content[start + 257 : start + 262] == b"ustar" and data.draw(st.booleans()):
+            content[start + 148 : start + 156] = b" " * 8
+            total = sum(content[start : start + BLOCK])
+            content[start + 148 : start + 156] = b"%06o\0 " % total
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.seek(0)
+        with suppress(DataError):
+            found = read_index(file, "s.tar")
+            assert (found.offsets_N + found.sizes_N <= len(content)).all()
+            assert len(found.names()) == len(found)
+
+
+FUZZED = (
+    SAMPLE
+    + pax(b"14 path=d.png\n") + header("x", 1) + padded(b"x") + header("d.json", 11)
+    + padded(b'{"label":2}') + long_name(b"e.png") + header("x", 1) + padded(b"x")
+    + long_name(b"e.cls") + header("x", 1) + padded(b"0") + END
+)  # fmt: skip
+HEADERS = [
+    start + place
+    for start in range(0, len(FUZZED), BLOCK)
+    for place in (0, 124, 148, 156, 157, 257, 345, 482)
+]
+TELLING = [b"L", b"K", b"x", b"g", b"S", b"1", b"5", BIG, b"\xff" * 12, b"7" * 11, b"\0" * 12]
+
+
+def test_a_shard_that_is_no_regular_file_is_refused_at_once(tmp_path, shards):
+    path = tmp_path / "some.yaml"
+    os.mkfifo(tmp_path / "pipe.tar")
+    kinds = {"/dev/zero": "a device", "pipe.tar": "a pipe", "set": "a folder"}
+    for name, kind in kinds.items():
+        path.write_text(f"train: {name}\n")
+        with pytest.raises(DataError, match=f"{name}': it is {kind}, not a file"):
+            load_dataset(str(path))
+    train = load_dataset(str(shards)).train
+    (shards / "train-00000.tar").unlink()
+    os.mkfifo(shards / "train-00000.tar")
+    with pytest.raises(DataError, match="it is a pipe, not a file"):
+        train.image(0)
+
+
 def test_links_and_folders_in_a_tar_are_passed_over(tmp_path):
     path = tmp_path / "s.tar"
     with tarfile.open(path, "w") as tar:
@@ -233,6 +388,66 @@ def test_damaged_or_unwritable_indices_are_made_anew(shards, monkeypatch, tmp_pa
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("ELASTIC_NAS_HOME", str(tmp_path / "file"))
     assert load_dataset(str(shards)).train.sha256 == expected
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_a_damaged_kept_index_is_noticed(data):
+    content = bytearray(KEPT)
+    for _ in range(data.draw(st.integers(0, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    content = content[: data.draw(st.integers(0, len(content)))]
+    if bytes(content) == KEPT:
+        return
+    with pytest.raises(ValueError, match="damaged"):
+        kept_module._loaded(bytes(content))
+
+
+INDEX = Index(
+    1000, np.array([512, 100]), np.array([9, 900]), np.array([0, 1]), ("a", "b"), "x.png\0y.png"
+)
+KEPT = kept_module._dumped(INDEX)
+
+
+def test_an_index_is_kept_as_it_is():
+    found = kept_module._loaded(KEPT)
+    assert (found.size, found.classes, found.members) == (1000, ("a", "b"), "x.png\0y.png")
+    for name in ("offsets_N", "sizes_N", "labels_N"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(INDEX, name))
+        assert getattr(found, name).dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        {"offsets_N": np.array([-1, 100])},
+        {"offsets_N": np.array([512, 101])},
+        {"sizes_N": np.array([9, -9])},
+        {"sizes_N": np.array([9, 2**62])},
+        {"labels_N": np.array([0, 2])},
+        {"labels_N": np.array([-1, 0])},
+        {"members": "x.png"},
+        {"members": "x\0y\0z"},
+        {"size": 900},
+        {"size": -1},
+    ],
+)
+def test_a_kept_index_of_what_cannot_be_is_made_anew(tmp_path, monkeypatch, impossible):
+    monkeypatch.setenv("ELASTIC_NAS_HOME", str(tmp_path))
+    path = kept_module._place("key")
+    path.parent.mkdir(parents=True)
+    with suppress(ValueError):
+        path.write_bytes(kept_module._dumped(replace(INDEX, **impossible)))
+    assert kept_module.kept("key", lambda: INDEX) is INDEX
+    assert kept_module.kept("key", lambda: 1 / 0).members == INDEX.members
+
+
+def test_a_kept_index_that_is_no_file_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("ELASTIC_NAS_HOME", str(tmp_path))
+    path = kept_module._place("key")
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    assert kept_module.kept("key", lambda: INDEX) is INDEX
 
 
 def test_indices_take_bytes_not_objects(shards):
@@ -336,10 +551,23 @@ def test_braces_are_expanded_as_in_webdataset(pattern, expected):
     assert expanded(pattern) == expected
 
 
-@pytest.mark.parametrize("pattern", ["{0..999999999}", "{0..999}" * 3, "{5..4}"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "{0..999999999}", "{0..999}" * 3, "{5..4}", "{000000000..999999999}" * 20,
+        "{0..9}" * 200, "{1,2}" * 300, "{" * 900, "}" * 900, "{a,{b,c}}", "{a", "a}", "{0..1}}",
+    ],
+)  # fmt: skip
 def test_impossible_braces_are_refused(pattern):
-    with pytest.raises(DataError, match=r"more than 100,000|runs from low to high"):
+    with pytest.raises(DataError, match=r"more than 100,000|runs from low to high|do not close"):
         expanded(pattern)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.text("{}0123456789.,a", max_size=60))
+def test_any_braces_are_expanded_or_refused(pattern):
+    with suppress(DataError):
+        assert 1 <= len(expanded(pattern)) <= 100_000
 
 
 def test_a_data_file_lists_shards(shards, tmp_path):
@@ -375,6 +603,37 @@ def test_a_data_file_lists_shards(shards, tmp_path):
         ("train: set/train-*.tar\nclasses: [1, 2, 3]", DataError, ["in quotes"]),
         ("train: set/train-*.tar\ncache_gb: -1", DataError, ["cache_gb", "positive"]),
         ("train: set/train-*.tar\ncache_gb: .nan", DataError, ["cache_gb", "positive"]),
+        ("train: set/train-*.tar\ncache_gb: .inf", DataError, ["cache_gb", "positive"]),
+        ("train: set/train-*.tar\ncache_gb: 0.0001", DataError, ["cache_gb", "from 0.001"]),
+        ("train: set/train-*.tar\ncache_gb: 1e7", DataError, ["cache_gb", "1,000,000"]),
+        ("train: set/train-*.tar\ncache_gb: true", DataError, ["cache_gb", "got True"]),
+        ("train: set/train-*.tar\ncache_gb: '5'", DataError, ["cache_gb", "got '5'"]),
+        ("train: set/train-*.tar\nclasses: ant", DataError, ["classes", "list of names"]),
+        ("train: set/train-*.tar\nclasses: [a, b, a]", DataError, ["'a' stands twice"]),
+        ("train: set/train-*.tar\nclasses: [a, '']", DataError, ["classes", "list of names"]),
+        ('train: set/train-*.tar\nclasses: [a, "b\\n"]', DataError, ["control characters"]),
+        (f"train: set/train-*.tar\nclasses: [{'a' * 300}]", DataError, ["classes"]),
+        ("train: set/train-*.tar\n5: x", DataError, ["unknown key '5'"]),
+        ("train: set/train-*.tar\n[a]: x", ConfigError, ["not valid YAML"]),
+        ("[1]", DataError, ["names no shards"]),
+        ("train: {a: b}", DataError, ["pattern or a list"]),
+        ("train: ''", DataError, ["pattern or a list"]),
+        ('train: "a\\0b.tar"', DataError, ["control characters"]),
+        ('train: "a\\eb.tar"', DataError, ["control characters"]),
+        (f"train: {'a/' * 600}", DataError, ["pattern or a list"]),
+        ("train: ~nobody-of-that-name/a.tar", DataError, ["~nobody-of-that-name"]),
+        ("train: '*/train-*.tar'", DataError, ["only the name of a shard may hold *"]),
+        ("train: /*/*/*/*/*/x.tar", DataError, ["only the name of a shard may hold *"]),
+        ("train: set/**/x.tar", DataError, ["only the name of a shard may hold *"]),
+        ("train: gone/*.tar", DataError, ["cannot list the folder"]),
+        ("train: set/{0..2000}*.tar", DataError, ["more than 1,000 times"]),
+        ("train: ['{0..99999}.tar', 'b{0..99999}.tar']", DataError, ["more than 100,000 shards"]),
+        ("train: '{{a,b}.tar'", DataError, ["do not close"]),
+        ("train: set", DataError, ["set': it is a folder, not a file"]),
+        ("train: http://", DataError, ["no URL", "names no server"]),
+        ("train: http://x:99999/a.tar", DataError, ["no URL"]),
+        ("train: http://[x/a.tar", DataError, ["no URL"]),
+        ("train: http://a:b@x/a.tar", DataError, ["no URL", "passwords"]),
         ("train: {", ConfigError, ["not valid YAML"]),
     ],
 )
@@ -386,11 +645,56 @@ def test_impossible_data_files_are_refused(shards, tmp_path, text, error, words)
         assert word in str(caught.value), str(caught.value)
 
 
+def test_a_star_stands_for_any_characters_and_nothing_else_does(shards, tmp_path):
+    (shards / "train-00000.tar").rename(shards / "train[0].tar")
+    path = tmp_path / "some.yaml"
+    path.write_text(f"train: set/train[0]*.tar\ntest: {shards}/test-*.tar\ncache_gb: 200\n")
+    assert_images(load_dataset(str(path)).test, range(200, 209))
+    path.write_text("train: set/train-0000?*.tar\n")
+    with pytest.raises(DataError, match="no shard is called"):
+        load_dataset(str(path))
+
+
+def test_stars_in_a_data_file_walk_no_folders(shards, tmp_path, monkeypatch):
+    listed, listdir = [], os.listdir
+    monkeypatch.setattr("os.listdir", lambda path: listed.append(str(path)) or listdir(path))
+    path = tmp_path / "some.yaml"
+    for pattern in ("/**", "/*", "set/**9", "set/" + "*a" * 400):
+        path.write_text(f"train: '{pattern}'\n")
+        with pytest.raises(DataError):
+            load_dataset(str(path))
+    assert set(listed) == {"/", str(shards)}
+
+
+@pytest.mark.parametrize("source", ["~nobody-of-that-name/x", "a\0b", "x/" * 3000, "\ud800"])
+def test_what_can_be_no_path_is_no_data_set(source):
+    for asked in (source, f"hf:./{source}", f"{source}.yaml"):
+        with pytest.raises((UnknownName, DataError, ConfigError)) as caught:
+            load_dataset(asked)
+        assert str(caught.value).replace("\n", "").isprintable()
+
+
+def test_a_class_list_is_a_bounded_text(shards):
+    path = shards / "classes.txt"
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="it is a pipe, not a file"):
+        load_dataset(str(shards))
+    path.unlink()
+    for content in (b"\xff", b"a\x1bb\nc", b"x" * 300):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"classes\.txt"):
+            load_dataset(str(shards))
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="it is a device, not a file"):
+        load_dataset(str(shards))
+
+
 def test_a_missing_data_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"cannot read .*gone\.yaml"):
         load_dataset(str(tmp_path / "gone.yaml"))
 
 
 def test_an_image_beyond_all_reason_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(index_module, "MOST_IMAGE_BYTES", 100)
+    monkeypatch.setattr(index_module, "MOST_BYTES", 100)
     refused(write_tar(tmp_path / "s.tar", samples(range(1))), "'00000.png'", "bytes")

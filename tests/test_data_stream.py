@@ -168,6 +168,40 @@ def test_a_broken_image_is_named_in_plain_words(tmp_path, monkeypatch, workers):
     assert not multiprocessing.active_children()
 
 
+def test_long_thin_images_are_not_all_kept_in_memory(tmp_path, monkeypatch):
+    split = files(tmp_path, 120)
+    Image.new("RGB", (20_000, 1)).save(tmp_path / "113.png")  # none of the sample
+    monkeypatch.setattr(stream_module, "CACHE_BYTES", 120 * 4 * 24 * 32 + 120 * 1000)
+    one = stream(split)
+    assert len(list(one.batches(0, 1))) == 1
+    assert len(one._batches._decoded) == 120
+    for number in (113, 114, 115, 116):
+        Image.new("RGB", (60_000, 1)).save(tmp_path / f"{number}.png")
+    one = stream(split)
+    assert len(list(one.batches(0, 1))) == 1
+    assert not one._batches._decoded
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_memory_that_runs_out_is_told_in_plain_words(train, workers):
+    class Greedy(Augment):
+        def __call__(self, image, resolution, rng):
+            raise MemoryError
+
+    with pytest.raises(DataError, match="no memory left to prepare images"):
+        list(stream(train, augment=Greedy(), workers=workers).batches(0, 1))
+    assert not multiprocessing.active_children()
+
+
+def test_what_fails_while_fetching_ahead_is_left_to_the_step(tmp_path, monkeypatch, capsys):
+    split = of_shards(tmp_path)
+    monkeypatch.setattr(stream_module, "CACHE_BYTES", 0)
+    monkeypatch.setattr(split, "fetch", lambda indices: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(stream(split).batches(0, 1))
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_decoded_images_are_no_larger_than_needed(tmp_path):
     Image.new("RGB", (400, 300)).save(tmp_path / "0.png")
     split = Split("train", np.zeros(1, np.int64), FileImages(tmp_path, ["0.png"], [0]))

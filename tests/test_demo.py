@@ -1,12 +1,16 @@
-"""The demonstration's budgets: three, apart, each met by a child of the front or raised."""
+"""The demonstration: a folder of its own, three budgets that are met or raised."""
 
 from dataclasses import dataclass
 
 import pytest
+from small_run import cli, config, refused, snapshot
 
 from elastic_nas import delivery
-from elastic_nas.cli.demo import RAISES, _budgets, _exported
+from elastic_nas.cli import demo
+from elastic_nas.cli.demo import RAISES, _budgets, _ends, _exported
+from elastic_nas.data.dataset import load_dataset
 from elastic_nas.errors import InfeasibleBudget
+from elastic_nas.runs import RunFolder
 
 
 @dataclass
@@ -56,3 +60,61 @@ def test_a_budget_is_not_raised_for_ever(monkeypatch, tmp_path):
     with pytest.raises(InfeasibleBudget):
         _exported(None, tmp_path, "local-ort-1t", 0.0254)
     assert len(tried) == RAISES + 1
+
+
+# --- its folder ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_stages(monkeypatch):
+    """Demonstrations that are interrupted in their training; returns how often one began."""
+    begun = []
+
+    def train(config, folder, *, resume=False):
+        begun.append(folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo.pipeline, "train", train)
+    return begun
+
+
+def test_another_runs_folder_is_refused_and_stays_as_it_is(run, no_stages):
+    before = snapshot(run)
+    message = refused("demo", "--out", run)
+    assert "which no demonstration wrote; choose another folder with --out" in message
+    assert not no_stages
+    assert snapshot(run) == before
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path, no_stages):
+    (tmp_path / "photo.png").write_text("")
+    assert "'photo.png'" in refused("demo", "--out", tmp_path)
+    assert "cannot write" in refused("demo", "--out", tmp_path / "photo.png")
+
+
+def test_an_interrupted_demonstration_goes_on(tmp_path, no_stages):
+    for _ in range(2):
+        assert "the same command goes on" in cli("demo", "--out", tmp_path / "demo").stderr
+        (tmp_path / "demo" / "run.yaml").write_text("")
+    assert len(no_stages) == 2
+
+
+def test_a_finished_demonstration_of_an_earlier_release_is_known(tmp_path, no_stages):
+    for name in ("demo.json", "run.yaml"):
+        (tmp_path / name).write_text("{}")
+    assert cli("demo", "--out", tmp_path).exit_code == 130
+    assert no_stages
+
+
+def test_the_ends_are_scored_on_the_pixels_that_were_trained_on(run, monkeypatch):
+    asked = []
+
+    def load(source, seed=0, statistics="data"):
+        asked.append(statistics)
+        return load_dataset(source, seed, statistics)
+
+    monkeypatch.setattr(demo, "load_dataset", load)
+    given = config().model_copy(update={"statistics": "imagenet"})
+    monkeypatch.setattr(demo, "read_run_file", lambda _: given)
+    _ends(RunFolder(run))
+    assert asked == ["imagenet"]

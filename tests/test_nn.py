@@ -202,6 +202,16 @@ def test_drop_connect_drops_whole_branches_and_keeps_the_mean():
     assert dropped.mean() == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.parametrize(
+    ("change", "dropped"), [({}, True), ({"stride": 2}, False), ({"out_ch": 16}, False)]
+)
+def test_drop_connect_spares_pooled_and_projected_shortcuts(change, dropped):
+    block = spec(**change)
+    module, x = mbconv.Elastic([block]), torch.randn(8, 8, 8, 8)
+    randomise(module, 0)
+    assert torch.equal(module(x, block, 0.9), module(x, block)) is not dropped
+
+
 def test_folding_gives_what_the_norm_gives():
     conv, norm = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)
     randomise(conv, 0)

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import warnings
+from collections import OrderedDict
 from pathlib import Path
 from random import Random
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from ofa_reference import Reference, Statistics, file_shapes, random_state, spellings
 from PIL import Image
-from small_run import DEVICE, done, refused, table_of_here
+from small_run import DEVICE, cli, done, refused, table_of_here
 from torch import nn
 
 from elastic_nas.errors import CheckpointError, ConfigError
@@ -285,9 +286,46 @@ def test_all_spellings_load_to_equal_weights(variant, wrapped, read, state, tmp_
         tmp_path / "file",
         _use_new_zipfile_serialization=wrapped,  # published files are of both formats
     )
-    _, supernet = read_ofa(tmp_path / "file")
-    expected, got = read[1].state_dict(), supernet.state_dict()
-    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    assert equal(read[1], read_ofa(tmp_path / "file")[1])
+
+
+def equal(one: Supernet, other: Supernet) -> bool:
+    expected, got = one.state_dict(), other.state_dict()
+    return all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_what_data_parallel_saved_is_read(read, state, tmp_path):
+    wrapped = {f"module.{name}": value for name, value in state.items()}
+    torch.save({"epoch": 3, "best_acc": 0.5, "state_dict": wrapped}, tmp_path / "file")
+    assert equal(read[1], read_ofa(tmp_path / "file")[1])
+    some = {**state, "module.first_conv.conv.weight": state["first_conv.conv.weight"]}
+    torch.save({"state_dict": some}, tmp_path / "file")
+    with pytest.raises(CheckpointError, match=r"holds unknown module\.first_conv\.conv\.weight"):
+        read_ofa(tmp_path / "file")
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_the_state_of_a_module_is_read(read, state, tmp_path, archive):
+    """An ordered dict with attributes, some of its tensors parameters, some in half precision."""
+    ordered = OrderedDict((name, value) for name, value in state.items())
+    ordered._metadata = OrderedDict({"": {"version": 1}})
+    name = "classifier.linear.bias"
+    ordered[name] = nn.Parameter(ordered[name].half().float())
+    half = OrderedDict(ordered, **{name: ordered[name].detach().half()})
+    torch.save({"state_dict": ordered}, tmp_path / "a", _use_new_zipfile_serialization=archive)
+    torch.save(half, tmp_path / "b", _use_new_zipfile_serialization=archive)
+    first, second = (read_ofa(tmp_path / name)[1] for name in "ab")
+    assert equal(first, second)
+    torch.testing.assert_close(first.state_dict(), read[1].state_dict(), rtol=0, atol=1e-3)
+
+
+def test_a_file_without_checksums_is_taken_with_a_word(state, tmp_path):
+    data, file = photographs(tmp_path / "data"), tmp_path / "file"
+    torch.save({"state_dict": state}, file, _use_new_zipfile_serialization=False)
+    words = cli("import-ofa", file, "--data", data, "--out", tmp_path / "run").stderr
+    assert "which has no checksums" in words
+    assert sha256_of(file) in words
+    assert json.loads((tmp_path / "run/imported.json").read_text())["checksums"] is False
 
 
 class Code:
@@ -314,6 +352,10 @@ def test_nothing_in_a_file_is_executed(tmp_path, format_):
 def changed(state, remove=(), **values):
     kept = {name: value for name, value in state.items() if name not in remove}
     return {**kept, **{name.replace("__", "."): value for name, value in values.items()}}
+
+
+def file_of_width(width: float) -> dict[str, torch.Tensor]:
+    return {name: torch.zeros(shape) for name, shape in file_shapes(width, 2).items()}
 
 
 STEM, BIAS = "first_conv__conv__weight", "classifier__linear__bias"
@@ -359,11 +401,46 @@ LOST = [f"blocks.{n}.conv.point_linear.conv.conv.weight" for n in range(1, 6)]
             lambda state: changed(state, feature_mix_layer__bn__bn__weight=torch.ones(1280)),
             "ProxylessNAS supernet .*ofa_mbv3_d234_e346_k357_w1.0 or _w1.2",
         ),
+        (
+            lambda state: {
+                "input_stem.0.conv.conv.weight": torch.zeros(16, 3, 3, 3),
+                "blocks.0.conv1.conv.conv.weight": torch.zeros(8, 8, 1, 1),
+            },
+            "is Once-for-All's ResNet50 supernet .*ofa_mbv3_d234_e346_k357_w1.0 or _w1.2",
+        ),
+        (
+            lambda state: changed(state, **{BIAS: torch.tensor([0.1, -1234, 0])}),
+            r"classifier\.linear\.bias holds 1\.23e\+03, and weights of a trained network stay",
+        ),
+        (
+            lambda state: changed(state, **{BIAS: torch.full((3,), 1e300, dtype=torch.float64)}),
+            r"classifier\.linear\.bias holds 1e\+300",
+        ),
+        (
+            lambda state: changed(state, **{BIAS: torch.zeros(1).expand(3)}),
+            r"classifier\.linear\.bias is a view of other numbers",
+        ),
+        (
+            lambda state: changed(state, **{BIAS: torch.zeros(100_000)}),
+            r"has the shape \(3, 1280\), not \(100000, 1280\)",
+        ),
+        (lambda state: changed(state, **{BIAS: torch.zeros(1)}), "tells 1 classes apart"),
+        (lambda state: file_of_width(1.4), r"of width 1\.4 \(1,792 channels .*1\.0 and 1\.2"),
+        (lambda state: file_of_width(0.75), r"of width 0\.75 \("),
     ],
 )
 def test_wrong_tensors_are_named(change, message, state, tmp_path):
     torch.save(change(state), tmp_path / "file")
     with pytest.raises(CheckpointError, match=message):
+        read_ofa(tmp_path / "file")
+
+
+def test_a_few_changed_bytes_are_found(file, tmp_path):
+    content, rng = bytearray(file.read_bytes()), Random(0)
+    for _ in range(64):
+        content[rng.randrange(len(content))] ^= rng.randrange(1, 256)
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"Bad CRC-32 for file .*Download it again"):
         read_ofa(tmp_path / "file")
 
 
@@ -381,11 +458,11 @@ def test_other_files(tmp_path):
         read_ofa(tmp_path / "text")
     with pytest.raises(CheckpointError, match="there is no file"):
         read_ofa(tmp_path / "missing")
-    with pytest.raises(CheckpointError, match="there is no file"):
+    with pytest.raises(CheckpointError, match="it is a folder, not a file"):
         read_ofa(tmp_path)
     with (tmp_path / "huge").open("wb") as huge:
         huge.truncate(2 << 30)
-    with pytest.raises(CheckpointError, match=r"2,147,483,648 bytes; .* are not read"):
+    with pytest.raises(CheckpointError, match="larger than 268,435,456 bytes"):
         read_ofa(tmp_path / "huge")
 
 
@@ -430,7 +507,8 @@ def test_examples_of_the_documentation_run(file, tmp_path, monkeypatch, stopped_
     assert manifest["preprocess"]["std"] == [0.229, 0.224, 0.225]
     origin = json.loads((tmp_path / "runs/ofa/imported.json").read_text())
     assert origin == {
-        "file": PUBLISHED, "sha256": sha256_of(file), "space": "ofa_mobilenetv3:width=1.0"
+        "file": PUBLISHED, "sha256": sha256_of(file), "checksums": True,
+        "space": "ofa_mobilenetv3:width=1.0",
     }  # fmt: skip
 
 

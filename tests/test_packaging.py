@@ -1,5 +1,6 @@
 """The package from a wheel, an editable install and a bare checkout: data folders are found."""
 
+import configparser
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from small_run import DEVICE, SPACE, table_of_here
 
 from elastic_nas.network import Network
@@ -147,3 +150,39 @@ def test_an_editable_install_works_from_another_folder(checkout, environment, ma
 
 def test_a_checkout_works_without_being_installed(checkout, made_run, tmp_path):
     check(Path(sys.executable), checkout, made_run, tmp_path, path=checkout)
+
+
+# --- versions ---------------------------------------------------------------------------------
+
+
+def required() -> list[Requirement]:
+    """All that `setup.cfg` asks for, with what is optional."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    texts = [config["options"]["install_requires"], *config["options.extras_require"].values()]
+    return [Requirement(line) for text in texts for line in text.split("\n") if line.strip()]
+
+
+def pinned() -> dict[str, str]:
+    """Versions of the constraints file, by package."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    assert all([one.operator for one in pin.specifier] == ["=="] for pin in pins)
+    return {canonicalize_name(pin.name): next(iter(pin.specifier)).version for pin in pins}
+
+
+def test_nobody_is_locked_out_of_newer_releases():
+    for requirement in required():
+        assert {one.operator for one in requirement.specifier} <= {">="}, requirement
+
+
+def test_the_tested_versions_satisfy_the_lower_bounds():
+    pins = pinned()
+    for requirement in required():
+        name = canonicalize_name(requirement.name)
+        if name != "setuptools":  # pip's own; no part of what is frozen
+            assert requirement.specifier.contains(pins[name]), requirement
+
+
+def test_make_installs_the_tested_versions():
+    assert "--constraint constraints.txt" in (ROOT / "Makefile").read_text()

@@ -59,3 +59,11 @@ def test_a_terminal_shows_the_note_below_the_bar(monkeypatch):
 
 def test_clock():
     assert [clock(s) for s in (0, 59.6, 3723)] == ["0:00", "1:00", "1:02:03"]
+
+
+def test_what_is_said_moves_no_cursor(now, capsys):
+    progress.say("class \x1b[2Jcat\r, \udcff")
+    Tracker("\x1btitle", 1, 0).advance(1, "\x07note")
+    said = capsys.readouterr().err
+    assert "\\x1b[2Jcat\\r, \\udcff\n" in said
+    assert said.replace("\n", "").isprintable()

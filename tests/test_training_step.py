@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from elastic_nas.config import TrainConfig
+from elastic_nas.genotype import sample
 from elastic_nas.network import Network
 from elastic_nas.nn.child import Child, randomise
 from elastic_nas.nn.supernet import Supernet, resize
@@ -152,20 +153,58 @@ def test_dropout_and_drop_connect_reach_their_layers():
         assert not torch.allclose(supernet(x, NETWORK.largest, **options), plain)
 
 
+def rates_in_forward(name: str, **options) -> dict[str, float]:
+    """The rate that each dropped block of the largest child is called with."""
+    network = small_network(name)
+    supernet, seen = network.supernet(), {}
+
+    def note(block):
+        def hook(module, args, options):
+            if rate := options.get("drop_connect", 0):
+                seen[block] = rate
+
+        return hook
+
+    for block, module in supernet.blocks.items():
+        module.register_forward_pre_hook(note(block), with_kwargs=True)
+    size = network.dims[0].choices[-1]
+    supernet(torch.randn(2, 3, size, size), network.largest, drop_connect=0.2, **options)
+    return seen
+
+
+DROPPED = {
+    "tiny:size=8": "1.2 2.2 2.3 3.2 3.3",
+    "bignas": "1.2 2.2 2.3 3.2 3.3 4.2 4.3 4.4 5.2 5.3 5.4 5.5 5.6 6.2 6.3 6.4 6.5 6.6 7.2",
+    "attentive_nas": "1.1 1.2 2.2 2.3 2.4 2.5 3.2 3.3 3.4 3.5 3.6 4.2 4.3 4.4 4.5 4.6 "
+    "5.2 5.3 5.4 5.5 5.6 5.7 5.8 6.2 6.3 6.4 6.5 6.6 6.7 6.8 7.2",
+}
+"""Stage and block of the largest child's blocks whose shortcut is their input itself."""
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_drop_connect_grows_linearly_to_its_rate_at_the_last_residual_block(name):
+    blocks = [f"stage{text.replace('.', '_block')}" for text in DROPPED[name].split()]
+    expected = {block: 0.2 * ((k + 1) / len(blocks)) for k, block in enumerate(blocks)}
+    assert rates_in_forward(name) == expected
+    assert expected[blocks[-1]] == 0.2
+
+
 def test_drop_connect_in_the_last_stages_only():
-    supernet, seen = NETWORK.supernet(), {}
+    everywhere = rates_in_forward("attentive_nas")
+    last_two = rates_in_forward("attentive_nas", drop_connect_stages=2)
+    assert last_two == {n: r for n, r in everywhere.items() if n.startswith(("stage6", "stage7"))}
+    assert len(last_two) == 8
+    published = [0.2 * index / 37 for index in (*range(28, 35), 36)]
+    assert list(last_two.values()) == pytest.approx(published, abs=0.01)
 
-    def note(name):
-        return lambda module, args, options: seen.update({name: options.get("drop_connect", 0)})
 
-    for name, block in supernet.blocks.items():
-        block.register_forward_pre_hook(note(name), with_kwargs=True)
-    supernet(torch.randn(2, 3, 8, 8), NETWORK.largest, drop_connect=0.2, drop_connect_stages=2)
-    dropped = [name for name, rate in seen.items() if rate]
-    assert dropped == [n for n in seen if n.startswith(("stage2", "stage3"))]
-    rates = [seen[name] for name in dropped]
-    assert rates == sorted(rates)
-    assert 0 < rates[0] < rates[-1] < 0.2
+def test_the_last_residual_block_of_every_child_bears_the_rate():
+    network = Network("bignas", 10)
+    supernet = network.supernet()
+    for seed in range(5):
+        rates = supernet.drop_rates(sample(network.dims, Random(seed)), 0.3)
+        assert [*rates.values()][-1] == 0.3
+        assert [*rates.values()] == sorted(rates.values())
 
 
 # --- which children -----------------------------------------------------------------------------

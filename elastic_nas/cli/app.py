@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from elastic_nas._version import __version__
 from elastic_nas.budgets import Budgets
 from elastic_nas.cli import latency as latency_commands
 from elastic_nas.cli import texts, training
-from elastic_nas.cli.endings import guarded
+from elastic_nas.cli.endings import Group, guarded
 from elastic_nas.cli.options import (
     Child,
     Classes,
@@ -30,11 +31,13 @@ from elastic_nas.cli.options import (
     TableFile,
     Trust,
 )
+from elastic_nas.cli.tables import show
 from elastic_nas.errors import ConfigError
 from elastic_nas.latency.bound import LEVEL
 
 app = typer.Typer(
     name="elastic-nas",
+    cls=Group,
     help="Train one supernet, then ask it for the best child that runs within a latency budget on "
     "your device, as a verified ONNX file.\n\nStart with: elastic-nas demo",
     no_args_is_help=True,
@@ -47,12 +50,14 @@ app = typer.Typer(
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Register a command."""
     name = function.__name__.rstrip("_").replace("_", "-")
-    return app.command(name)(guarded(function))
+    # Given in full: click cuts what it takes from the description itself after 45 characters.
+    summary = " ".join(cleandoc(function.__doc__ or "").split("\n\n")[0].split())
+    return app.command(name, short_help=summary)(guarded(function))
 
 
 def _show(facts: Any, as_text: Callable[[Any], str], as_json: bool) -> None:
     """Print facts for a program or for a person."""
-    typer.echo(json.dumps(facts, indent=1) if as_json else as_text(facts))
+    show(json.dumps(facts, indent=1) if as_json else as_text(facts))
 
 
 @command
@@ -67,7 +72,7 @@ def demo(
     """
     from elastic_nas.cli.demo import run_demo
 
-    typer.echo(run_demo(out))
+    show(run_demo(out))
 
 
 command(training.train)
@@ -110,8 +115,8 @@ def search(  # noqa: PLR0913  one parameter an option
         strategy=strategy,
         table=table,
     )
-    typer.echo(texts.front_table(front, device))
-    typer.echo(f"picture: {run / 'fronts' / f'{Path(device).stem}.png'}")
+    show(texts.front_table(front, device))
+    show(f"picture: {run / 'fronts' / f'{Path(device).stem}.png'}")
 
 
 @command
@@ -242,27 +247,27 @@ def trust(
     from elastic_nas.trusted import trust
 
     for file in files:
-        typer.echo(f"trusted: {file} (SHA-256 {trust(file)})")
+        show(f"trusted: {file} (SHA-256 {trust(file)})")
 
 
 @command
 def list_(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="spaces, strategies, devices or tasks.")
+        str, typer.Argument(metavar="KIND", help="spaces, strategies, devices, runtimes or tasks.")
     ],
     run: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Show the tables of this run, too.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """What there is: spaces, strategies, tasks, or devices with the places of their tables."""
+    """List spaces, strategies, tasks, runtimes, or devices by what can be done with them."""
     found = facts.listing(kind, run)
     _show(found, texts.listing_table, as_json)
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"elastic-nas {__version__}")
+        show(f"elastic-nas {__version__}")
         raise typer.Exit
 
 

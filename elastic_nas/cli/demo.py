@@ -7,9 +7,10 @@ from typing import Any
 from elastic_nas import delivery, pipeline, profiling
 from elastic_nas.budgets import Budgets, format_count, format_duration, format_size
 from elastic_nas.cli import texts
+from elastic_nas.cli.tables import columns, paragraph
 from elastic_nas.data.dataset import load_dataset
-from elastic_nas.errors import InfeasibleBudget, MeasurementRefused
-from elastic_nas.files import write_json
+from elastic_nas.errors import InfeasibleBudget, MeasurementRefused, RunFolderError
+from elastic_nas.files import write_atomic, write_json
 from elastic_nas.progress import say
 from elastic_nas.query import Answer
 from elastic_nas.run_file import read_run_file, recipe
@@ -19,6 +20,9 @@ from elastic_nas.training.checkpoint import read_progress
 DEVICE = "local-ort-1t"
 FALLBACK = "x86-epyc-avx512-ort-1t"
 """A device with a shipped table, for a machine too busy to be profiled."""
+
+MARK, RESULT = ".demo", "demo.json"
+"""A folder is a demonstration's that has the first; those of 0.1.0 have only the second."""
 
 RAISE = 1.1
 RAISES = 10
@@ -31,8 +35,9 @@ def run_demo(folder: Path) -> str:
     What an earlier, interrupted demonstration finished in `folder` is kept.
 
     Raises:
-        ElasticNasError: The folder holds another run, or cannot be written.
+        ElasticNasError: The folder holds another run or other files, or cannot be written.
     """
+    _claim(folder)
     say("1/4 training a supernet on handwritten digits (8x8 scans)")
     run = _trained(folder)
     say("2/4 profiling this machine")
@@ -45,8 +50,26 @@ def run_demo(folder: Path) -> str:
         for number, latency_ms in enumerate(_budgets(front), 1)
     ]
     ends = _ends(run)
-    write_json(folder / "demo.json", {"device": device, "ends": ends, "children": manifests})
+    write_json(folder / RESULT, {"device": device, "ends": ends, "children": manifests})
     return _closing(folder, manifests, ends)
+
+
+def _claim(folder: Path) -> None:
+    """Take a folder that is empty, or an earlier demonstration's.
+
+    Raises:
+        RunFolderError: It holds something else, which would be searched and exported into.
+    """
+    if any((folder / known).is_file() for known in (MARK, RESULT)):
+        return
+    held = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    visible = [name for name in held if name[0] != "."]
+    if visible:
+        raise RunFolderError(
+            f"{folder} holds {visible[0]!r}, which no demonstration wrote; choose another folder "
+            "with --out."
+        )
+    write_atomic(folder / MARK, "Here elastic-nas demo goes on.\n")
 
 
 def _trained(folder: Path) -> RunFolder:
@@ -105,7 +128,7 @@ def _rounded_up(ms: float) -> float:
 def _ends(run: RunFolder) -> dict[str, Any]:
     """Top-1 on the test split of the supernet's two ends, calibrated like any exported child."""
     config = read_run_file(run.run_file)
-    data = load_dataset(config.data, config.seed)
+    data = load_dataset(config.data, config.seed, config.statistics)
     judge = pipeline.judge_of(run, config, data)
     ends = {"smallest": run.network.smallest, "largest": run.network.largest}
     return {
@@ -123,12 +146,16 @@ def _closing(folder: Path, manifests: list[dict[str, Any]], ends: dict[str, Any]
         f"{name} {texts.percent(end['top1'])} ({texts.interval(*end['interval_95'])})"
         for name, end in ends.items()
     )
-    return (
-        f"\nThree children as verified ONNX files; accuracy of the files on the untouched test "
-        f"split, n = {n}.\nLatency on {manifests[0]['latency']['device']}, batch 1.\n\n"
-        f"{texts.columns(rows, header)}\n\nEnds of the supernet on the test split: {both}.\n"
-        f"Look at {folder}/fronts/{manifests[0]['latency']['device']}.png and {folder}/child-1/."
+    device = manifests[0]["latency"]["device"]
+    title = paragraph(
+        "Three children as verified ONNX files; accuracy of the files on the untouched test split, "
+        f"n = {n}. Latency on {device}, batch 1."
     )
+    look = paragraph(
+        f"Ends of the supernet on the test split: {both}. Look at {folder}/fronts/{device}.png and "
+        f"{folder}/child-1/."
+    )
+    return f"\n{title}\n\n{columns(rows, header)}\n\n{look}"
 
 
 def _row(manifest: dict[str, Any]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import typer
 
 from elastic_nas.cli import texts
 from elastic_nas.cli.options import Classes, Json, SpaceName, TableFile, Trust
+from elastic_nas.cli.tables import show
 from elastic_nas.errors import ConfigError
 
 Device = Annotated[str, typer.Argument(metavar="DEVICE", help="Such as local-ort-1t.")]
@@ -64,7 +65,7 @@ def profile(  # noqa: PLR0913  one parameter an option
     opened = None if run is None else open_run(run)
     if check:
         found = profiling.check(device, run=opened, space=space, table=table)
-        typer.echo(json.dumps(found, indent=1) if as_json else texts.check_table(found))
+        show(json.dumps(found, indent=1) if as_json else texts.check_table(found))
         raise typer.Exit(0 if found["holds"] else 1)
     scope = profiling.Scope(opened, space, classes, out)
     if import_ is None:
@@ -73,8 +74,8 @@ def profile(  # noqa: PLR0913  one parameter an option
         from elastic_nas.importing import import_file
 
         path, report = import_file(import_, device, scope, expand=expand, children=children)
-    typer.echo(report)
-    typer.echo(f"table: {path}")
+    show(report)
+    show(f"table: {path}")
 
 
 def kit(
@@ -91,4 +92,4 @@ def kit(
     """
     from elastic_nas import profiling
 
-    typer.echo(texts.kit_text(profiling.make_kit(device, space, out, classes=classes)))
+    show(texts.kit_text(profiling.make_kit(device, space, out, classes=classes)))

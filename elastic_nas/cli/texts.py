@@ -1,26 +1,19 @@
 """What the command line says: facts, answers and manifests as text for a person."""
 
 import os
-from collections.abc import Sequence
+import textwrap
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from elastic_nas.budgets import Budgets, format_count, format_duration, format_size
+from elastic_nas.cli.tables import columns, paragraph, shown, terminal_width
 from elastic_nas.facts import default_run
 from elastic_nas.genotype import format_genotype
 from elastic_nas.query import Answer
 
 if TYPE_CHECKING:
     from elastic_nas.targets import Target
-
-
-def columns(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] | None = None) -> str:
-    """Rows as aligned columns."""
-    everything = [header, *rows] if header else rows
-    widths = [max(len(row[i]) for row in everything) for i in range(len(everything[0]))]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in everything]
-    return "\n".join(lines)
 
 
 def percent(value: float) -> str:
@@ -235,14 +228,54 @@ def predict_table(facts: dict[str, Any]) -> str:
 def listing_table(facts: dict[str, Any]) -> str:
     """A list for a person."""
     ((kind, rows),) = facts.items()
-    if kind != "devices":
-        return columns([(row["name"], row["about"]) for row in rows])
-    places = (
-        "Tables are looked up in this order: --table FILE, the run folder (--run), the per-user "
-        "folder, shipped."
+    if kind == "devices":
+        return _devices_table(rows)
+    if kind == "runtimes":
+        return "\n".join(_runtime_text(row) for row in rows)
+    return columns([(row["name"], row["about"]) for row in rows])
+
+
+USES = {
+    "table": "With a latency table, ready for search and query:",
+    "here": "To be measured on this machine, with: elastic-nas profile NAME --space SPACE",
+    "package": "To be measured on this machine once a package is installed:",
+    "elsewhere": "Other machines, with: elastic-nas kit --device NAME --space SPACE",
+}
+"""What can be done with a device now, in the order in which they are shown."""
+
+
+def _devices_table(rows: list[dict[str, Any]]) -> str:
+    parts = []
+    for use, title in USES.items():
+        if these := [row for row in rows if row["use"] == use]:
+            texts = [(row["name"], _device_text(row)) for row in these]
+            parts.append(f"{title}\n{columns(texts)}")
+    parts.append(
+        paragraph(
+            "Tables are looked up in this order: --table FILE, the run folder (--run), the "
+            "per-user folder, shipped. --json names the files."
+        )
     )
-    lines = [(row["name"], row["about"], row["table"] or row["hint"]) for row in rows]
-    return f"{columns(lines)}\n\n{places}"
+    return "\n\n".join(parts)
+
+
+def _device_text(row: dict[str, Any]) -> str:
+    """What it is, and where its table comes from or what it lacks."""
+    anew = f"; no table: elastic-nas kit --device {row['name']} --space SPACE --out kit.zip makes"
+    about = str(row["about"]).partition(anew)[0].rstrip(".") + "."  # the title says it for all
+    if row["use"] == "table":
+        return f"{about} Table: {row['place']}."
+    return f"{about} It {row['install']}." if row["use"] == "package" else about
+
+
+def _runtime_text(row: dict[str, Any]) -> str:
+    facts = [
+        ("installed", row["version"] or f"no; {row['install']}"),
+        ("precisions", ", ".join(row["precisions"])),
+        ("providers", ", ".join(row["providers"])),
+    ]
+    lines = textwrap.indent(columns(facts, width=terminal_width() - 2), "  ")
+    return f"{paragraph(row['name'] + ': ' + row['about'])}\n{lines}"
 
 
 def check_table(facts: dict[str, Any]) -> str:
@@ -255,7 +288,7 @@ def check_table(facts: dict[str, Any]) -> str:
         "Predictions from it are now told at this speed."
         if facts["holds"]
         else "Until a check finds that it holds, its bounds are marked as no promise here. Close "
-        f"other programs, let the machine cool, and check again; or measure it anew: {anew}"
+        "other programs, let the machine cool, and check again; or measure it anew:"
     )
     rows = [("table", facts["table"])]
     for row in facts["spaces"]:
@@ -265,7 +298,8 @@ def check_table(facts: dict[str, Any]) -> str:
             f"{row['high']:.3f}, n = {row['n']}"
         )
         rows.append((row["space"], f"{word}; speed {speed}"))
-    return f"{columns(rows)}\n{advice}"
+    command = "" if facts["holds"] else f"\n{shown(anew)}"  # whole, to be copied
+    return f"{columns(rows)}\n{paragraph(advice)}{command}"
 
 
 def kit_text(facts: dict[str, Any]) -> str:

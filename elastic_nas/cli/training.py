@@ -8,6 +8,7 @@ import typer
 from elastic_nas import facts
 from elastic_nas.cli import texts
 from elastic_nas.cli.options import Data, Epochs, Minutes, Resume, Run, Settings, SpaceName, Trust
+from elastic_nas.cli.tables import show
 from elastic_nas.errors import ConfigError
 
 
@@ -50,7 +51,7 @@ def train(  # noqa: PLR0913  one parameter an option
     changes = [*(settings or []), *facts.overrides(given)]
     config, folder = facts.train_config(run_file, data, out, changes, resume=resume)
     pipeline.train(config, folder, resume=resume)
-    typer.echo(texts.after_training(folder))
+    show(texts.after_training(folder))
 
 
 def import_ofa(
@@ -69,7 +70,7 @@ def import_ofa(
     from elastic_nas import import_ofa
 
     import_ofa.import_ofa(file, data, out)
-    typer.echo(texts.after_training(out, "imported"))
+    show(texts.after_training(out, "imported"))
 
 
 def train_child(  # noqa: PLR0913  one parameter an option
@@ -103,4 +104,4 @@ def train_child(  # noqa: PLR0913  one parameter an option
     given = {"train.epochs": epochs, "train.minutes": minutes}
     changes = [*(settings or []), *facts.overrides(given)]
     alone.train_child(open_run(run), genotype, out, origin=origin, changes=changes, resume=resume)
-    typer.echo(texts.after_training_alone(out))
+    show(texts.after_training_alone(out))

@@ -8,7 +8,6 @@ from functools import partial
 
 from elastic_nas.data.order import Order
 from elastic_nas.data.split import Split
-from elastic_nas.errors import DataError
 
 SHARDS_AHEAD = 3
 """Of about so many shards the images are fetched before their step comes."""
@@ -69,5 +68,5 @@ class _Fetcher(threading.Thread):
                     return
             try:
                 self._split.fetch(self._order.of_step(step).indices)
-            except DataError:
+            except Exception:
                 return  # the step itself meets the same error, and tells it

@@ -9,6 +9,7 @@ from PIL import Image
 from elastic_nas.data.folder import find
 from elastic_nas.data.hub import find_on_hub
 from elastic_nas.data.images import in_parallel, shrink
+from elastic_nas.data.index import has_control_characters
 from elastic_nas.data.preprocess import Preprocess
 from elastic_nas.data.shard_source import find_shards
 from elastic_nas.data.split import ArrayImages, FileImages, Part, Source, Split
@@ -126,7 +127,13 @@ def _folder(source: str) -> Source:
 
 
 def _check_classes(source: Source) -> None:
-    """Refuse a class that cannot be learned, and a classifier without a choice."""
+    """Refuse a class that cannot be learned or named, and a classifier without a choice."""
+    for name in source.classes:
+        if has_control_characters(name):
+            raise DataError(
+                f"the class {name!r} of {source.place!r} has control characters in its name, such "
+                "as a line break: lists of classes have one a line. Rename it."
+            )
     first, *others = source.parts
     images = np.bincount(source.parts[first].labels, minlength=len(source.classes))
     for other in others:

@@ -8,10 +8,14 @@ from pathlib import Path
 
 from elastic_nas import progress
 from elastic_nas.data.images import SUFFIXES, find_damage, in_parallel
+from elastic_nas.data.place import local_path
 from elastic_nas.errors import DataError, UnknownName
 
 PARTS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
 """Names of folders (in any case) that hold class folders of one split."""
+
+MOST_DEPTH = 50
+"""Folders within a class folder, one in the other."""
 
 CHECKED_UP_TO = 5000
 """Images: all files of a folder that is not larger are checked before anything else is done."""
@@ -60,10 +64,10 @@ def find(source: str) -> tuple[Path, dict[str, Found]]:
 
 
 def _existing(source: str) -> Path:
-    root = Path(source).expanduser()
-    if source and root.is_dir():
+    root = local_path(source)
+    if source and os.path.isdir(root):
         return root
-    if source and root.exists():
+    if source and os.path.exists(root):
         raise DataError(
             f"{source!r} is a file, not a folder; unpack it if it is an archive. {HELP}"
         )
@@ -76,7 +80,7 @@ def _existing(source: str) -> Path:
 
 def _siblings(path: Path) -> list[str]:
     try:
-        return sorted(entry.name for entry in path.parent.iterdir() if entry.is_dir())
+        return sorted(name for name in os.listdir(path.parent) if (path.parent / name).is_dir())
     except OSError:
         return []
 
@@ -90,8 +94,7 @@ def _listed(folder: Path) -> list[Path]:
     try:
         return [folder / name for name in sorted(os.listdir(folder))]
     except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"cannot list the folder {str(folder)!r}: {reason}.") from error
+        raise _unlisted(folder, error) from error
 
 
 def _visible(paths: list[Path]) -> list[Path]:
@@ -99,7 +102,7 @@ def _visible(paths: list[Path]) -> list[Path]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [path for path in _visible(_listed(folder)) if path.is_dir()]
+    return [path for path in _visible(_listed(folder)) if os.path.isdir(path)]
 
 
 class _Finder:
@@ -118,8 +121,8 @@ class _Finder:
     def classes_in(self, folder: Path) -> Found:
         """The images in the class folders of `folder`."""
         entries = self.entries(folder)
-        classes = [path for path in entries if path.is_dir()]
-        flat = [path for path in entries if path.suffix.lower() in SUFFIXES and path.is_file()]
+        classes = [path for path in entries if os.path.isdir(path)]
+        flat = [path for path in entries if path.suffix.lower() in SUFFIXES]
         if not classes:
             raise DataError(_no_classes(folder, len(flat), empty=not entries))
         self.ignored += len(entries) - len(classes)
@@ -147,17 +150,32 @@ class _Finder:
 
     def _images(self, folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
         """Images at any depth; each real folder once, so that loops of links end."""
-        status = folder.stat()
-        if (status.st_dev, status.st_ino) in seen:
+        real = _identity(folder)
+        if real in seen:
             return
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(real)
+        if len(folder.parts) - len(self.root.parts) > MOST_DEPTH:
+            raise DataError(f"{str(folder)!r} lies more than {MOST_DEPTH} folders deep.")
         for path in self.entries(folder):
             if path.suffix.lower() in SUFFIXES:  # even if it is a folder or a dead link: damage
                 yield path
-            elif path.is_dir():
+            elif os.path.isdir(path):
                 yield from self._images(path, seen)
             else:
                 self.ignored += 1
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    try:
+        status = folder.stat()
+    except OSError as error:
+        raise _unlisted(folder, error) from error
+    return status.st_dev, status.st_ino
+
+
+def _unlisted(folder: Path, error: OSError) -> DataError:
+    reason = error.strerror or error
+    return DataError(f"cannot list the folder {str(folder)!r}: {reason}.")
 
 
 def _size(path: Path) -> int:

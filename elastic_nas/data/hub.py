@@ -14,7 +14,8 @@ from elastic_nas.data.folder import PARTS
 from elastic_nas.data.images import read_image
 from elastic_nas.data.place import HUB, name_of, saved_path
 from elastic_nas.data.split import Part, Source
-from elastic_nas.errors import ConfigError, DataError, UnknownName
+from elastic_nas.errors import ConfigError, DataError, ElasticNasError, UnknownName
+from elastic_nas.outside import MOST_JSON
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,17 +38,25 @@ class HubImages:
         Raises:
             DataError: It is missing or damaged.
         """
-        cell = self.rows[index][self.column]
-        if cell is None:
-            raise DataError(f"row {index} of {self.name} has no image. Leave such rows out.")
-        if cell["bytes"] is None:
-            return read_image(Path(cell["path"]))
-        return read_image(f"row {index} of {self.name}", cell["bytes"])
+        name, cell = f"row {index} of {self.name}", self._cell(index)
+        content, path = cell.get("bytes"), cell.get("path")
+        if content is not None:
+            return read_image(name, content)
+        if not path:
+            raise DataError(f"{name} has no image. Leave such rows out.")
+        return read_image(Path(path))
+
+    def _cell(self, index: int) -> Mapping[str, Any]:
+        try:
+            return self.rows[index][self.column] or {}
+        except Exception as error:  # the library raises nearly anything on damaged files
+            raise DataError(f"cannot read row {index} of {self.name}: {_words(error)}.") from error
 
     def identity(self, index: int) -> bytes:
         """What tells whether it is the same image as before: its bytes, or its file's path."""
-        cell = self.rows[index][self.column] or {"bytes": b""}
-        return cell["bytes"] if cell["bytes"] is not None else str(cell["path"]).encode()
+        cell = self._cell(index)
+        content: bytes | None = cell.get("bytes")
+        return str(cell.get("path") or "").encode() if content is None else content
 
 
 def find_on_hub(source: str) -> Source | None:
@@ -61,8 +70,19 @@ def find_on_hub(source: str) -> Source | None:
     if not source.startswith(HUB):
         return None
     loaded = _loaded(source)
+    try:
+        return _source(source, loaded)
+    except ElasticNasError:
+        raise
+    except Exception as error:  # the library raises nearly anything on odd columns
+        raise DataError(f"cannot use {source}: {_words(error)}.") from error
+
+
+def _source(source: str, loaded: Any) -> Source:
     given = loaded if isinstance(loaded, Mapping) else {"all": loaded}
     parts = {PARTS.get(key.lower(), key): data for key, data in given.items()}
+    if len(parts) < len(given):
+        raise DataError(f"{source!r} has several parts for one split: {', '.join(given)}.")
     known = {key: parts[key] for key in ("all", "train", "val", "test") if key in parts}
     if not known.keys() & {"all", "train"}:
         raise DataError(f"{source!r} has no part 'train'; it has {', '.join(given)}.")
@@ -94,16 +114,40 @@ def _loaded(source: str) -> Any:
     try:
         saved = saved_path(source)
         if saved is not None:
+            _check_files(saved)
             return datasets.load_from_disk(str(saved))
         name, _, config = source.removeprefix(HUB).partition(":")
         return datasets.load_dataset(name, config or None)
+    except ElasticNasError:
+        raise
     except FileNotFoundError as error:
         raise UnknownName(
-            f"no data set is called {source}: {error}. Write hf:NAME or hf:NAME:CONFIG for "
+            f"no data set is called {source}: {_words(error)}. Write hf:NAME or hf:NAME:CONFIG for "
             "one of https://huggingface.co/datasets, hf:/path for one saved with save_to_disk."
         ) from error
     except Exception as error:  # the library raises nearly anything where a download fails
-        raise DataError(f"cannot load {source}: {str(error) or type(error).__name__}") from error
+        raise DataError(f"cannot load {source}: {_words(error)}.") from error
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse a saved data set with a pipe or a device in it, for which the library would wait.
+
+    Raises:
+        DataError: It has one, or a description that is too large.
+    """
+    for path in (*folder.glob("*"), *folder.glob("*/*")):
+        if path.is_dir() or not path.exists():
+            continue
+        if not path.is_file():
+            raise DataError(f"{str(path)!r} is a pipe or a device, not a file of a data set.")
+        if path.suffix == ".json" and path.stat().st_size > MOST_JSON:
+            raise DataError(f"{str(path)!r} has more than {MOST_JSON:,} bytes.")
+
+
+def _words(error: Exception) -> str:
+    """What a library says, in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text[:300].rstrip(".")
 
 
 def _column(data: Any, kind: str, source: str) -> str:
@@ -124,7 +168,9 @@ def _part(name: str, data: Any, image: str, label: str) -> Part:
     if not {image, label} <= set(data.features):
         raise DataError(f"{name} lacks the column {image!r} or {label!r} that other parts have.")
     labels = _labels(name, data, label)
-    rows = data.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+    # A saved data set may name a format of its rows, such as tensors.
+    rows = data.with_format(None).select_columns([image])
+    rows = rows.cast_column(image, datasets.Image(decode=False))
     names: Iterable[str] = map(str, range(len(labels)))
     return Part(names, labels, HubImages(name, rows, image))
 

@@ -1,9 +1,11 @@
 """Reading image files as RGB, whatever their mode, and telling damaged ones."""
 
 import os
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
@@ -15,9 +17,28 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from elastic_nas import progress
 from elastic_nas.errors import DataError
+from elastic_nas.outside import open_file
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 """Endings, in lower case, of the files that count as images."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+"""Pillow's names of the formats that are read, whatever a file is called; others of its parsers
+start programs (EPS) or are hardly ever needed."""
+
+MOST_BYTES = 200_000_000
+"""Size of an encoded image; a larger one is refused."""
+
+MOST_PIXELS = 64_000_000
+"""Width times height of an image; a larger one is refused: a file of a few bytes may claim any."""
+
+MOST_PIXELS_AT_ONCE = 128_000_000
+"""Pixels that the threads of one process hold decoded at the same time; each takes 4 to 16 bytes
+while it is converted."""
+
+MOST_SCANNED = 4_000_000_000
+"""Pixels times scans of a progressive JPEG file: each scan goes over all pixels, and a scan may
+take 10 bytes of the file."""
 
 SAY_PROGRESS_FROM = 2000
 """Images; fewer are read without a word."""
@@ -59,20 +80,66 @@ class _Quiet:
 _quiet = _Quiet()
 
 
+class _Room:
+    """Keeps the images that threads hold decoded below a number of pixels in all.
+
+    A thread holds one image at a time: its latest. In `in_parallel` that one counts until the
+    thread's item is done, elsewhere until it is read.
+    """
+
+    def __init__(self) -> None:
+        self._changed, self._used = threading.Condition(), 0
+        self._mine = threading.local()
+
+    def take(self, pixels: int) -> None:
+        """Wait until so many pixels fit, or nobody else holds any."""
+        self.give_back()
+        with self._changed:
+            self._changed.wait_for(
+                lambda: not self._used or self._used + pixels <= MOST_PIXELS_AT_ONCE
+            )
+            self._used += pixels
+        self._mine.pixels = pixels
+
+    def give_back(self) -> None:
+        """Say that this thread holds no image any more."""
+        pixels, self._mine.pixels = getattr(self._mine, "pixels", 0), 0
+        if pixels:
+            with self._changed:
+                self._used -= pixels
+                self._changed.notify_all()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """What is taken within the block is given back at its end; of nested ones, the outer's."""
+        outermost = not getattr(self._mine, "within", False)
+        self._mine.within = True
+        try:
+            yield
+        finally:
+            if outermost:
+                self._mine.within = False
+                self.give_back()
+
+
+_room = _Room()
+
+
 def read_image(path: Path | str, content: bytes | None = None) -> Image.Image:
     """The image in a file: RGB, upright by its EXIF orientation, transparency on white.
+
+    Of a file with several images, the first.
 
     Args:
         path: Of the file; of an image that lies elsewhere, what it is called in messages.
         content: The bytes of an image that lies elsewhere.
 
     Raises:
-        DataError: The file is missing, damaged, no image, of floating-point pixels, or larger than
-            Pillow's limit against decompression bombs.
+        DataError: The file is missing, no regular file, damaged, no image, of floating-point
+            pixels, or larger than 200 MB or 64 million pixels.
     """
     try:
-        with _quiet, Image.open(path if content is None else BytesIO(content)) as image:
-            return _rgb(_upright(image))
+        return _read(_content(Path(path)) if content is None else content)
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged bytes
         raise DataError(
             f"cannot read the image {str(path)!r}: {_reason(error)}. Delete or replace it."
@@ -80,21 +147,48 @@ def read_image(path: Path | str, content: bytes | None = None) -> Image.Image:
 
 
 def find_damage(path: Path) -> str | None:
-    """Why the file is no readable image, or None.
-
-    Cheaper than reading it: PNG files are checked by their checksums, JPEG files decoded at an
-    eighth of their size (their headers alone would not show that the end is missing).
-    """
+    """Why the file is no readable image, or None: by reading it as it will be read."""
     try:
-        with _quiet, Image.open(path) as image:
-            if image.format == "PNG":
-                image.verify()
-            else:
-                image.draft("RGB", (1, 1))
-                _rgb(image)
+        _read(_content(path))
     except Exception as error:  # as above
         return _reason(error)
     return None
+
+
+def _content(path: Path) -> bytes:
+    with open(open_file(path), "rb") as file:
+        return file.read(MOST_BYTES + 1)
+
+
+def _read(content: bytes) -> Image.Image:
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+    with _room.held(), _quiet, Image.open(BytesIO(content), formats=FORMATS) as image:
+        _check_size(image, content)
+        _room.take(image.width * image.height)
+        return _rgb(_upright(image))
+
+
+def _check_size(image: Image.Image, content: bytes) -> None:
+    """Refuse what would take the memory or the time of very many images, before it is decoded."""
+    pixels = image.width * image.height
+    if pixels == 0:
+        raise ValueError("it has no pixels")
+    if pixels > MOST_PIXELS:
+        raise ValueError(f"it has {pixels:,} pixels, {_too_large()}")
+    tags = getattr(image, "tag_v2", {})  # a tile of a TIFF file may be larger than the image
+    if _whole(tags.get(322)) * _whole(tags.get(323)) > MOST_PIXELS:
+        raise ValueError("it is stored in tiles that are too large")
+    if "progressive" in image.info and pixels * content.count(b"\xff\xda") > MOST_SCANNED:
+        raise ValueError("it is stored in too many scans; save it anew")
+
+
+def _too_large() -> str:
+    return f"more than the {MOST_PIXELS:,} pixels that are read; scale it down"
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], title: str) -> list[Result]:
@@ -105,8 +199,13 @@ def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], title: st
         items: What to work on.
         title: Said with the progress where there are many items.
     """
+
+    def held(item: Item) -> Result:
+        with _room.held():
+            return work(item)
+
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        results = pool.map(work, items)
+        results = pool.map(held, items)
         if len(items) < SAY_PROGRESS_FROM:
             return list(results)
         with progress.track(title, len(items)) as tracker:
@@ -150,7 +249,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
     """0-65535 to 0-255; Pillow's own conversion clips at 255."""
-    values: np.ndarray[Any, np.dtype[Any]] = np.asarray(image).astype(np.int64).clip(0, 65535)
+    values: np.ndarray[Any, np.dtype[Any]] = np.asarray(image).clip(0, 65535).astype(np.int32)
     return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
@@ -158,7 +257,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "it is no image of a known format"
     if isinstance(error, Image.DecompressionBombError):
-        return "it has more pixels than Pillow's limit against decompression bombs allows"
+        return f"it has {_too_large()}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

@@ -1,26 +1,20 @@
-"""What a tar shard holds: found once by reading its headers, then kept in the per-user folder."""
+"""What a tar shard holds: found by reading its headers, whoever made them."""
 
-import io
-import json
 import os
 import tarfile
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
-from itertools import groupby
-from pathlib import Path
+from itertools import groupby, islice
 from typing import BinaryIO
+from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elastic_nas.errors import DataError, RunFolderError
-from elastic_nas.files import user_folder, write_atomic
-
-FORMAT = 1
-"""Of the files that indices are kept in."""
+from elastic_nas.data.images import MOST_BYTES
+from elastic_nas.data.tar import members_of
+from elastic_nas.errors import DataError
+from elastic_nas.outside import parse_json
 
 IMAGES = frozenset({"jpg", "jpeg", "png", "webp"})
 LABELS = ("cls", "json")
@@ -28,7 +22,8 @@ LABELS = ("cls", "json")
 MOST_LABEL_BYTES = 1_000_000
 """Of a member that gives a label; a shard may come from anywhere."""
 
-MOST_IMAGE_BYTES = 200_000_000
+MOST_IN_SAMPLE = 100
+"""Members of one sample: an image, its label, and what else is known of it."""
 
 MOST_NAME = 255
 """Characters of a class name."""
@@ -62,58 +57,6 @@ class Index:
         return self.members.split("\0") if len(self) else []
 
 
-def kept(key: str, make: Callable[[], Index]) -> Index:
-    """The index kept under `key`; made and kept where there is none, or a damaged one."""
-    path = _place(key)
-    with suppress(OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-        return _loaded(path)
-    index = make()
-    with suppress(RunFolderError):  # where nothing can be kept, it is made again the next time
-        write_atomic(path, _dumped(index))
-    return index
-
-
-def is_kept(key: str) -> bool:
-    """Whether an index is kept under `key`."""
-    return _place(key).exists()
-
-
-def forget(key: str) -> None:
-    """Make the index anew the next time, since the shard is another one now."""
-    with suppress(OSError):
-        _place(key).unlink()
-
-
-def _place(key: str) -> Path:
-    digest = sha256(f"{FORMAT}\0{key}".encode(errors="surrogateescape")).hexdigest()
-    return user_folder() / "indices" / f"{digest[:40]}.npz"
-
-
-def _dumped(index: Index) -> bytes:
-    buffer = io.BytesIO()
-    classes, members = (
-        np.frombuffer(text.encode(errors="surrogateescape"), dtype=np.uint8)
-        for text in ("\0".join(index.classes), index.members)
-    )
-    numbers = np.stack([index.offsets_N, index.sizes_N, index.labels_N])
-    size = np.int64(index.size)
-    np.savez(buffer, size=size, numbers=numbers, classes=classes, members=members)
-    return buffer.getvalue()
-
-
-def _loaded(path: Path) -> Index:
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        offsets_N, sizes_N, labels_N = file["numbers"]
-        classes, members = (_text(file[key].tobytes()) for key in ("classes", "members"))
-        size = int(file["size"])
-    names = tuple(classes.split("\0")) if classes else ()
-    return Index(size, offsets_N, sizes_N, labels_N, names, members)
-
-
-def _text(content: bytes) -> str:
-    return content.decode(errors="surrogateescape")
-
-
 def read_index(file: BinaryIO, shard: str) -> Index:
     """The index of a tar: of each sample the image, and its label from ``.cls`` or ``.json``.
 
@@ -129,9 +72,7 @@ def read_index(file: BinaryIO, shard: str) -> Index:
             no image; labels cannot be read, or are numbers here and names there.
     """
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            rows = [row for row in _samples(tar, shard) if row is not None]
-            _check_end(tar, file, shard)
+        rows = [row for row in _samples(file, shard) if row is not None]
     except tarfile.TarError as error:
         raise DataError(
             f"the shard {shard!r} is no readable tar ({error}): it is damaged, truncated or "
@@ -156,23 +97,24 @@ def read_index(file: BinaryIO, shard: str) -> Index:
     )
 
 
+def has_control_characters(name: str) -> bool:
+    """Whether a name would break the lines or the terminal that it is written to."""
+    return any(category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name)
+
+
 Label = int | str
 Row = tuple[int, int, Label, str]
 
 
-def _samples(tar: tarfile.TarFile, shard: str) -> Iterator[Row | None]:
-    for _, group in groupby(_files(tar), key=lambda member: _parted(member.name)[0]):
-        yield _sample(tar, shard, list(group))
-
-
-def _files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    end = 0
-    for member in tar:
-        if member.size < 0 or member.offset < end:  # made to keep a reader in a circle
-            raise tarfile.ReadError(f"impossible size of {member.name!r}")
-        end = member.offset_data
-        if member.isreg() and not member.issparse():
-            yield member
+def _samples(file: BinaryIO, shard: str) -> Iterator[Row | None]:
+    for key, group in groupby(members_of(file), key=lambda member: _parted(member.name)[0]):
+        members = list(islice(group, MOST_IN_SAMPLE + 1))
+        if len(members) > MOST_IN_SAMPLE:
+            raise DataError(
+                f"the shard {shard!r} has more than {MOST_IN_SAMPLE} members in a row that are "
+                f"called {key[:100]!r} up to the first dot: a sample has fewer."
+            )
+        yield _sample(file, shard, members)
 
 
 def _parted(name: str) -> tuple[str, str]:
@@ -182,7 +124,7 @@ def _parted(name: str) -> tuple[str, str]:
     return folder + slash + key, ending.lower()
 
 
-def _sample(tar: tarfile.TarFile, shard: str, members: list[tarfile.TarInfo]) -> Row | None:
+def _sample(file: BinaryIO, shard: str, members: list[tarfile.TarInfo]) -> Row | None:
     endings = {_parted(member.name)[1]: member for member in members}
     images = [member for ending, member in endings.items() if ending in IMAGES]
     labels = [endings[ending] for ending in LABELS if ending in endings]
@@ -195,23 +137,23 @@ def _sample(tar: tarfile.TarFile, shard: str, members: list[tarfile.TarInfo]) ->
             "one image, with its label as .cls or .json right beside it under the same name."
         )
     image = images[0]
-    if image.size > MOST_IMAGE_BYTES:
+    if image.size > MOST_BYTES:
         raise DataError(
             f"the image {image.name!r} in the shard {shard!r} has {image.size:,} bytes."
         )
-    return image.offset_data, image.size, _label(tar, labels[0], shard), image.name
+    return image.offset_data, image.size, _label(file, labels[0], shard), image.name
 
 
-def _label(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: str) -> Label:
+def _label(file: BinaryIO, member: tarfile.TarInfo, shard: str) -> Label:
     """The number or name that a ``.cls`` or ``.json`` member gives."""
     try:
         if member.size > MOST_LABEL_BYTES:
             raise ValueError(f"it has {member.size:,} bytes")
-        file = tar.extractfile(member)
-        text = file.read().decode().strip() if file else ""
-        label = json.loads(text)["label"] if member.name.lower().endswith(".json") else text
+        file.seek(member.offset_data)
+        text = file.read(member.size).decode().strip()
+        label = parse_json(text)["label"] if member.name.lower().endswith(".json") else text
         return _checked(label)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{member.name!r} in the shard {shard!r} gives no label: {_why(error)}. A .cls member "
             'holds a number or a class name, a .json member {"label": ...} with one of the two.'
@@ -226,7 +168,7 @@ def _checked(label: object) -> Label:
     if isinstance(label, str):
         if label.removeprefix("-").isdecimal() and len(label) < 12:
             return int(label)
-        if 0 < len(label) <= MOST_NAME and "\0" not in label:
+        if 0 < len(label) <= MOST_NAME and not has_control_characters(label):
             return label
     elif isinstance(label, int) and not isinstance(label, bool) and abs(label) < 10**12:
         return label
@@ -248,20 +190,3 @@ def _numbered(
     classes = tuple(sorted({str(label) for label in labels}))
     place = {name: number for number, name in enumerate(classes)}
     return np.array([place[str(label)] for label in labels], dtype=np.int64), classes
-
-
-def _check_end(tar: tarfile.TarFile, file: BinaryIO, shard: str) -> None:
-    """A whole tar ends with zeros: one cut between two members would not be noticed otherwise."""
-    file.seek(_end(tar))
-    rest = file.read(1 << 20)
-    if len(rest) < 512 or rest.strip(b"\0"):
-        what = "goes on behind its end, as joined tars do" if rest.strip(b"\0") else "is truncated"
-        raise DataError(f"the shard {shard!r} {what}. Make or fetch it again.")
-
-
-def _end(tar: tarfile.TarFile) -> int:
-    members = tar.getmembers()
-    if not members:
-        return 0
-    last = members[-1]
-    return last.offset_data + (-(-last.size // 512) * 512 if last.isreg() else 0)

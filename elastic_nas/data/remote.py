@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from ssl import SSLCertVerificationError
 from typing import BinaryIO, TypeVar
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.error import URLError
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from elastic_nas._version import __version__
+from elastic_nas.data import web
+from elastic_nas.data.web import MayPass, Refused, Status, Watch
 from elastic_nas.errors import DataError
 from elastic_nas.files import user_folder
 
@@ -22,16 +23,17 @@ TRIES = 6
 FIRST_WAIT_S = 1.0
 """Before the second try; then always twice as long: half a minute in all."""
 
-STALLED_S = 30.0
-"""Without a byte, after which a try has failed."""
-
-ABANDONED_S = 3600.0
-"""Age from which a half-fetched shard is nobody's any more."""
+LONGEST_S = 24 * 3600.0
+"""For one shard, in all tries."""
 
 PASSING = frozenset({408, 425, 429})
 """Client errors that may go away; so may all server errors, from 500 on."""
 
-CHUNK = 1 << 20
+GROWTH = 64 << 20
+"""Bytes by which room is taken for a shard whose server does not state its length."""
+
+ROOM_WAIT_S = 0.2
+"""Between looks for room that other downloads take."""
 
 Result = TypeVar("Result")
 
@@ -100,24 +102,44 @@ class Cache:
         """Delete a shard that turned out to be damaged."""
         _path(url).unlink(missing_ok=True)
 
-    def reserve(self, file: BinaryIO, size: int) -> None:
-        """Give a file its size, deleting the shards used least recently where room is short."""
+    def reserve(self, file: BinaryIO, size: int) -> bool:
+        """Give a file its size, deleting the shards used least recently where room is short.
+
+        Returns:
+            Whether there is room: other downloads may take it now.
+
+        Raises:
+            DataError: There never is.
+        """
         if size > self.bound:
             raise DataError(
                 f"a shard of {size:,} bytes does not fit into the {self.bound:,} bytes that "
                 "fetched shards may take. Raise cache_gb in the data file."
             )
-        folder = Path(file.name).parent
+        folder, mine = Path(file.name).parent, Path(file.name)
         with FileLock(folder / "room.lock"):
-            file.truncate(0)
-            paths = [*folder.glob("*.tar"), *folder.glob("*.part")]
-            files = sorted((*_age_and_size(path), path) for path in paths)
-            surplus = sum(bytes_ for _, bytes_, _ in files) + size - self.bound
-            for used, bytes_, path in files:
-                if surplus > 0 and (path.suffix == ".tar" or used < time.time() - ABANDONED_S):
+            parts = [part for part in folder.glob("*.part") if part != mine and _is_written(part)]
+            shards = sorted((*_age_and_size(path), path) for path in folder.glob("*.tar"))
+            taken = sum(_age_and_size(part)[1] for part in parts)
+            if taken + size > self.bound:
+                return False
+            surplus = taken + sum(bytes_ for _, bytes_, _ in shards) + size - self.bound
+            for _, bytes_, path in shards:
+                if surplus > 0:
                     path.unlink(missing_ok=True)
                     surplus -= bytes_
             file.truncate(size)
+        return True
+
+
+def _is_written(part: Path) -> bool:
+    """Whether a download goes on; what a killed process left behind is deleted."""
+    try:
+        with FileLock(part.with_suffix(".lock"), timeout=0):
+            part.unlink(missing_ok=True)
+    except Timeout:
+        return True
+    return False
 
 
 def _path(url: str) -> Path:
@@ -165,10 +187,8 @@ def tried(url: str, attempt: Callable[[], Result]) -> Result:
     for number in range(1, TRIES + 1):
         try:
             return attempt()
-        except (OSError, HTTPException, _Failed) as error:
+        except (OSError, HTTPException, ValueError, MayPass, Refused, Status) as error:
             reason: Exception = error
-            if isinstance(error, HTTPError):
-                error.close()
         if number == TRIES or not _may_pass(reason):
             break
         time.sleep(FIRST_WAIT_S * 2 ** (number - 1))
@@ -180,34 +200,35 @@ def tried(url: str, attempt: Callable[[], Result]) -> Result:
 
 
 def _may_pass(reason: Exception) -> bool:
-    return not isinstance(reason, HTTPError) or reason.code >= 500 or reason.code in PASSING
+    if isinstance(reason, Status):
+        return reason.code >= 500 or reason.code in PASSING
+    why = reason.reason if isinstance(reason, URLError) else reason
+    return not isinstance(why, Refused | ValueError | SSLCertVerificationError)
 
 
 def _words(reason: Exception) -> str:
-    if isinstance(reason, HTTPError):
-        return f"the server answers {reason.code} {reason.reason}".rstrip()
     if isinstance(reason, URLError):
         return str(reason.reason)
     if isinstance(reason, TimeoutError):
-        return f"nothing came for {STALLED_S:g} seconds"
-    return str(reason) or type(reason).__name__
-
-
-def _asked(url: str, headers: dict[str, str]) -> HTTPResponse:
-    always = {"User-Agent": f"elastic-nas/{__version__}", "Accept-Encoding": "identity"}
-    response: HTTPResponse = urlopen(Request(url, headers=always | headers), timeout=STALLED_S)
-    return response
+        return f"nothing came for {web.STALLED_S:g} seconds"
+    return str(reason)[:300] or type(reason).__name__
 
 
 def _part(url: str, offset: int, size: int) -> bytes | None:
-    """These bytes of a shard; None where the server gives whole shards only."""
-    with _asked(url, {"Range": f"bytes={offset}-{offset + size - 1}"}) as response:
-        if response.status != 206:
+    """These bytes of a shard; None where the server gives whole shards, or other bytes."""
+    last = offset + size - 1
+    with web.asked(url, {"Range": f"bytes={offset}-{last}"}) as (response, watch):
+        given = web.range_of(response)
+        if response.status != 206 or given is None or given[:2] != (offset, last):
             return None
-        content = response.read(size)
+        content = bytearray()
+        for chunk in web.body(response, watch):
+            content += chunk
+            if len(content) >= size:
+                break
     if len(content) < size:
-        raise _Failed(f"got {len(content):,} of {size:,} bytes")
-    return content
+        raise MayPass(f"got {len(content):,} of {size:,} bytes")
+    return bytes(content[:size])
 
 
 class _Download:
@@ -215,34 +236,91 @@ class _Download:
 
     def __init__(self, url: str, file: BinaryIO, cache: Cache) -> None:
         self._url, self._file, self._cache = url, file, cache
-        self._done, self._version = 0, ""
+        self._done, self._room, self._version = 0, 0, ""
+        self._total: int | None = None
+        self._ends = time.monotonic() + LONGEST_S
 
     def go_on(self) -> None:
         """Fetch what is missing."""
         headers = {}
         if self._done and self._version:
             headers = {"Range": f"bytes={self._done}-", "If-Range": self._version}
-        with _asked(self._url, headers) as response:
-            goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {self._done}-")
-            if response.status != 206 or not goes_on:
-                self._done = 0
-            self._version = _version(response)
-            length = response.headers.get("Content-Length")
-            total = self._done + int(length) if length and length.isdecimal() else None
-            self._keep(response, total)
-        if total is not None and self._done < total:
-            raise _Failed(f"got {self._done:,} of {total:,} bytes")
+        with web.asked(self._url, headers) as (response, watch):
+            length = web.length_of(response)
+            if response.status == 206:
+                self._check_range(response, length)
+            else:
+                self._done, self._total = 0, length
+                self._version = _version(response)
+            self._keep(response, watch)
+        if self._total is not None and self._done < self._total:
+            raise MayPass(f"got {self._done:,} of {self._total:,} bytes")
+        with _writing(self._folder):
+            self._file.truncate(self._done)
 
-    def _keep(self, response: HTTPResponse, total: int | None) -> None:
-        folder = Path(self._file.name).parent
-        if not self._done:
-            with _writing(folder):
-                self._cache.reserve(self._file, total or 0)
+    @property
+    def _folder(self) -> Path:
+        return Path(self._file.name).parent
+
+    def _check_range(self, response: HTTPResponse, length: int | None) -> None:
+        """See that these are the bytes that are missing, of the same file; else begin anew.
+
+        Raises:
+            MayPass: They are not.
+        """
+        given = web.range_of(response)
+        same = given is not None and given[0] == self._done and _version(response) == self._version
+        if given is not None and same:
+            first, last, total = given
+            fits = length in (None, last - first + 1)
+            if fits and (self._total is None or total in (None, self._total)):
+                self._total = self._total if total is None else total
+                return
+        self._version = ""
+        raise MayPass("the server gives other bytes than those asked for")
+
+    def _keep(self, response: HTTPResponse, watch: Watch) -> None:
+        if self._done == 0:
+            self._room = 0
+            with _writing(self._folder):
+                self._file.truncate(0)
+        self._see_room(self._total or 0, watch)
         self._file.seek(self._done)
-        while chunk := response.read1(CHUNK):  # not lost where nothing comes after it
-            with _writing(folder):
+        for chunk in web.body(response, watch):  # none is lost where nothing comes after it
+            if self._total is not None and self._done + len(chunk) > self._total:
+                raise MayPass(f"got more than the {self._total:,} bytes that the server stated")
+            self._see_room(self._done + len(chunk), watch)
+            with _writing(self._folder):
                 self._file.write(chunk)
             self._done += len(chunk)
+            if time.monotonic() > self._ends:
+                raise Refused(f"it is not here after {LONGEST_S / 3600:g} hours")
+
+    def _see_room(self, size: int, watch: Watch) -> None:
+        """Take room for so many bytes, in larger steps where the length is not known.
+
+        What has room waits for more without end only where nothing is taken yet: two that held
+        some would wait for each other.
+        """
+        if size <= self._room and self._room:
+            return
+        wanted = size if self._total is not None else max(size, self._room + GROWTH)
+        wanted = max(size, min(wanted, self._cache.bound))
+        while True:
+            with _writing(self._folder):
+                if self._cache.reserve(self._file, wanted):
+                    break
+            if self._room:
+                raise DataError(
+                    f"the shards that are fetched at once do not fit into the "
+                    f"{self._cache.bound:,} bytes that they may take. Raise cache_gb in the data "
+                    "file."
+                )
+            if time.monotonic() > self._ends:
+                raise Refused(f"there is no room for it after {LONGEST_S / 3600:g} hours")
+            watch.put_off()
+            time.sleep(ROOM_WAIT_S)
+        self._room = wanted
 
 
 def _version(response: HTTPResponse) -> str:

@@ -6,14 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elastic_nas import progress
-from elastic_nas.data.data_file import Listed, list_shards
+from elastic_nas.data.data_file import MOST_CLASSES, Listed, list_shards
 from elastic_nas.data.index import Index
 from elastic_nas.data.shards import ShardImages, index_of, is_indexed
 from elastic_nas.data.split import Part, Source
 from elastic_nas.errors import DataError
-
-MOST_CLASSES = 100_000
-"""A label beyond is no class."""
 
 AT_ONCE = 4
 """Shards that are fetched and indexed at the same time."""

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elastic_nas.data.images import read_image
-from elastic_nas.data.index import Index, forget, is_kept, kept, read_index
+from elastic_nas.data.index import Index, read_index
+from elastic_nas.data.kept import forget, is_kept, kept
 from elastic_nas.data.remote import Cache
 from elastic_nas.errors import DataError
+from elastic_nas.outside import open_file
 
 MUCH = 0.25
 """Part of a shard from which it is fetched whole rather than image by image."""
@@ -61,18 +63,18 @@ class LocalShard:
             status = self.path.stat()
         except OSError as error:
             raise self._lost(error) from error
-        return f"{self.path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
+        return f"{os.path.realpath(self.path)}\0{status.st_size}\0{status.st_mtime_ns}"
 
     def make_index(self) -> Index:
         try:
-            with self.path.open("rb") as file:
+            with open(open_file(self.path), "rb") as file:
                 return read_index(file, self.address)
         except OSError as error:
             raise self._lost(error) from error
 
     def read(self, offset: int, size: int) -> bytes:
         try:
-            handle = os.open(self.path, os.O_RDONLY)
+            handle = open_file(self.path)
             try:
                 return os.pread(handle, size, offset)
             finally:

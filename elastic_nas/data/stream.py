@@ -6,8 +6,8 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import torch
@@ -158,6 +158,7 @@ def _leave_signals_to_parent(worker: int) -> None:
     if hasattr(os, "setpgid"):  # torchrun ends whole process groups
         os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
@@ -191,6 +192,11 @@ class _Batches(Dataset[Batch | DataError]):
                 images_NHWC[row] = self._augment(self._image(index), self._resolution, rng)
         except DataError as error:
             return error
+        except MemoryError:
+            return DataError(
+                "there is no memory left to prepare images in. Set train.batch_size or "
+                "train.workers lower and go on with --resume."
+            )
         x_NCHW = torch.from_numpy(np.ascontiguousarray(images_NHWC.transpose(0, 3, 1, 2)))
         return x_NCHW, torch.from_numpy(self.split.labels[indices])
 
@@ -212,4 +218,25 @@ class _Batches(Dataset[Batch | DataError]):
         sizes = [4 * image.width * image.height + 1000 for image in sample]
         if not sizes or float(np.mean(sizes)) * count <= CACHE_BYTES:
             self.split.fetch(np.arange(count))
-            self._decoded = in_parallel(self._decode, range(count), "Decoding training images")
+            with suppress(_TooMuch):
+                work = _Bounded(self._decode)
+                self._decoded = in_parallel(work, range(count), "Decoding training images")
+
+
+class _TooMuch(Exception):
+    """The images take more memory than those judged by."""
+
+
+class _Bounded:
+    """Decodes images until they take twice what may be kept: some may be very long and thin."""
+
+    def __init__(self, decode: Callable[[int], Image.Image]) -> None:
+        self._decode, self._bytes, self._lock = decode, 0, threading.Lock()
+
+    def __call__(self, index: int) -> Image.Image:
+        image = self._decode(index)
+        with self._lock:
+            self._bytes += 4 * image.width * image.height
+            if self._bytes > 2 * CACHE_BYTES:
+                raise _TooMuch("images of very unequal sizes")
+        return image

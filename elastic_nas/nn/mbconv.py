@@ -120,7 +120,11 @@ class Elastic(nn.Module):
             self.shortcut = ElasticConv2d(in_ch, out_ch, 1)
 
     def forward(self, x_NCHW: Tensor, spec: MBConvSpec, drop_connect: float = 0.0) -> Tensor:
-        """What `slice(spec)` computes, on the shared weights; drop-connect on the branch."""
+        """What `slice(spec)` computes, on the shared weights.
+
+        Drop-connect leaves blocks with a pooled or projected shortcut alone, as AttentiveNAS does:
+        only where the shortcut is the input itself is an image without the branch one block less.
+        """
         y = x_NCHW
         if spec.expanded:
             y = activate(self.expand_norm(self.expand(y, spec.mid_ch)), spec.activation)
@@ -135,7 +139,7 @@ class Elastic(nn.Module):
         x_NCHW = halve(x_NCHW) if spec.stride == 2 else x_NCHW
         if spec.has_projection:
             x_NCHW = self.shortcut(x_NCHW, spec.out_ch)
-        return drop_branch(y, drop_connect) + x_NCHW
+        return drop_branch(y, drop_connect if spec.keeps_input else 0.0) + x_NCHW
 
     def slice(self, spec: MBConvSpec) -> Plain:
         """The child's own copy."""

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from elastic_nas.genotype import Genotype
 from elastic_nas.nn.child import Child
 from elastic_nas.specs import BlockSpec, Unit
+from elastic_nas.specs.mbconv import MBConvSpec
 
 
 def resize(x_NCHW: Tensor, resolution: int) -> Tensor:
@@ -60,20 +61,47 @@ class Supernet(nn.Module):
             x_NCHW: Normalised images, square, of any size; resized to the child's resolution.
             genotype: The child.
             dropout: Rate before the classifier.
-            drop_connect: Rate of the last residual block; it grows linearly from 0 with depth.
+            drop_connect: Rate of the last residual block; see `drop_rates`.
             drop_connect_stages: Drop-connect in so many last stages only; None: in all.
         """
         active = self._active(genotype)
-        dropping = self._last_stages(drop_connect_stages) if drop_connect else []
+        rates = self.drop_rates(genotype, drop_connect, drop_connect_stages) if drop_connect else {}
         x = resize(x_NCHW, active[0][2].input_shape[-1])
-        for position, (name, module, spec) in enumerate(active):
+        for name, module, spec in active:
             options: dict[str, Any] = {}
-            if dropping and spec.kind == "mbconv" and _stage(name) in dropping:
-                options["drop_connect"] = drop_connect * position / len(active)
+            if name in rates:
+                options["drop_connect"] = rates[name]
             elif spec.kind == "classifier" and dropout:
                 options["dropout"] = dropout
             x = module(x, spec, **options)
         return x
+
+    def drop_rates(
+        self, genotype: Genotype, last: float, stages: int | None = None
+    ) -> dict[str, float]:
+        """Drop-connect's rate in each residual block of a child, by name.
+
+        Of n blocks whose shortcut is their input itself, the k-th bears `last` x k / n: the last
+        one bears `last`. Blocks with a pooled or projected shortcut bear none and do not count.
+        (AttentiveNAS counts all blocks of its largest network from 0, so that its last one bears
+        36/37 of the rate; EfficientNet does the same with its own blocks.)
+
+        Args:
+            genotype: The child.
+            last: The last block's rate.
+            stages: Only so many last stages bear their rates; None: all.
+        """
+        residual = [
+            name
+            for name, _, spec in self._active(genotype)
+            if isinstance(spec, MBConvSpec) and spec.keeps_input
+        ]
+        dropping = self._last_stages(stages)
+        return {
+            name: last * (number / len(residual))  # the last one's is exact in this order
+            for number, name in enumerate(residual, start=1)
+            if _stage(name) in dropping
+        }
 
     def _last_stages(self, count: int | None) -> list[str]:
         stages = list(dict.fromkeys(_stage(u.name) for u in self.units if "." in u.name))

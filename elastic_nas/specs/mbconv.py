@@ -46,8 +46,12 @@ class MBConvSpec(BlockSpec):
     @property
     def has_shortcut(self) -> bool:
         """Whether the block's input is added to its output, in one way or another."""
-        same = self.stride == 1 and self.in_ch == self.out_ch
-        return self.shortcut == "projected" or same
+        return self.shortcut == "projected" or self.keeps_input
+
+    @property
+    def keeps_input(self) -> bool:
+        """Whether the shortcut is the input itself, neither pooled nor projected."""
+        return self.stride == 1 and self.in_ch == self.out_ch
 
     @property
     def has_projection(self) -> bool:

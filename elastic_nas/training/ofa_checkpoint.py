@@ -1,29 +1,50 @@
 """Published supernets of Once-for-All's MobileNetV3: names, shapes and values checked, then ours.
 
 The format: Cai et al., 2020, https://arxiv.org/abs/1908.09791; a dict with the key ``state_dict``,
-as torch saves it. It is read with ``weights_only=True``: nothing in a file is executed.
+as torch saves it. `torch_file` reads it: nothing in a file is executed.
 """
 
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path
-from zipfile import ZipFile, is_zipfile
 
 import torch
 from torch import Tensor
 
 from elastic_nas.errors import CheckpointError
-from elastic_nas.network import Network
+from elastic_nas.network import MAX_CLASSES, Network
 from elastic_nas.nn.supernet import Supernet
+from elastic_nas.training.tensor_pickle import Described
+from elastic_nas.training.torch_file import TorchFile, read_torch_file
 
-MOST_BYTES = 1 << 30
-"""Unpacked; published files have some 40 MB."""
+LARGEST = 1000.0
+"""No weight of a trained network comes near: a larger one was damaged."""
 
 SHOWN = 3
 """Tensors that an error names at most."""
 
+PREFIX = "module."
+"""Before each name of a supernet that was saved within torch's DataParallel."""
+
 _WIDTHS = {16: 1.0, 24: 1.2}
 """The stem's channels, and what all widths are multiplied by."""
+
+_FEATURES = (1280, 1536)
+"""The feature mix's channels at these widths; a stem of 24 channels has width 1.4, too."""
+
+_OTHERS = (
+    (
+        re.compile(r"feature_mix_layer\.bn\."),
+        "Once-for-All's ProxylessNAS supernet (as ofa_proxyless_d234_e346_k357_w1.3 is)",
+    ),
+    (
+        re.compile(r"input_stem\.|blocks\.\d+\.conv[123]\."),
+        "Once-for-All's ResNet50 supernet (as ofa_resnet50_d=0+1+2_e=0.2+0.25+0.35_w=0.65+0.8+1.0 "
+        "is)",
+    ),
+)
+"""Names that only other networks have, and what those are."""
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Of the largest child alone; every child is calibrated, so that a supernet needs none."""
@@ -53,56 +74,36 @@ def read_ofa(path: Path) -> tuple[Network, Supernet]:
     """The network and the supernet that a published file holds.
 
     Raises:
-        CheckpointError: The file cannot be read without executing something of it, or is not
-            exactly such a supernet; the message names the tensors that are wrong.
+        CheckpointError: The file is damaged, would build more than tensors, or is not exactly such
+            a supernet; the message names the network that it is, or the tensors that are wrong.
     """
-    tensors = _tensors(path, _load(path))
+    if not os.path.exists(path):
+        raise CheckpointError(f"there is no file {str(path)!r}; see docs/once_for_all.md.")
+    file = read_torch_file(path)
+    tensors = _tensors(path, file.value)
     network = _network(path, tensors)
-    supernet = network.supernet()
-    names = {ours: _published(ours) for ours in supernet.state_dict()}
+    with torch.device("meta"):  # names and shapes alone: a file cannot ask for a large network
+        wanted = network.supernet().state_dict()
+    names = {ours: _published(ours) for ours in wanted}
     _check_names(path, tensors.keys(), names.values())
-    found = {ours: tensors[theirs] for ours, theirs in names.items()}
-    for ours, expected in supernet.state_dict().items():
-        _check_tensor(path, names[ours], found[ours], expected)
+    for ours, expected in wanted.items():
+        _check_shape(path, names[ours], tensors[names[ours]], tuple(expected.shape))
+    found = {ours: _numbers(path, file, name, tensors[name]) for ours, name in names.items()}
+    supernet = network.supernet()
     supernet.load_state_dict(found)
     return network, supernet
 
 
-def _load(path: Path) -> object:
-    """What torch finds in a file, of tensors and plain containers alone."""
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {str(path)!r}; see docs/once_for_all.md.")
-    try:
-        size = _unpacked_size(path)
-        if size <= MOST_BYTES:
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of any kind: torch's readers let errors of bad bytes through
-        raise CheckpointError(
-            f"{path} is no checkpoint that torch saved, is damaged, or holds more than tensors "
-            f"({type(error).__name__}); nothing of it was executed or used. Download it again."
-        ) from error
-    raise CheckpointError(
-        f"{path} holds {size:,} bytes; a published supernet has some 40 MB, and more than "
-        f"{MOST_BYTES:,} bytes are not read."
-    )
-
-
-def _unpacked_size(path: Path) -> int:
-    if not is_zipfile(path):
-        return path.stat().st_size
-    with ZipFile(path) as archive:
-        return sum(entry.file_size for entry in archive.infolist())
-
-
-def _tensors(path: Path, loaded: object) -> dict[str, Tensor]:
+def _tensors(path: Path, loaded: object) -> dict[str, Described]:
     """Tensors by the shortest of the names that published files use; statistics left out."""
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not all(type(name) is str for name in state):
         raise CheckpointError(f"{path} holds no dict of tensors (or one under 'state_dict').")
-    tensors: dict[str, Tensor] = {}
+    wrapped = all(name.startswith(PREFIX) for name in state)
+    tensors: dict[str, Described] = {}
     for name, value in state.items():
-        short = _shortest(name)
-        if not isinstance(value, Tensor) or short in tensors:
+        short = _shortest(name.removeprefix(PREFIX) if wrapped else name)
+        if not isinstance(value, Described) or short in tensors:
             what = "appears twice" if short in tensors else f"is a {type(value).__name__}"
             raise CheckpointError(f"{path}: {name!r} {what}, where one tensor must be.")
         if not name.endswith(_STATISTICS):
@@ -117,29 +118,37 @@ def _shortest(name: str) -> str:
     return ".".join(part for part, last in zip(parts, before, strict=False) if part != last)
 
 
-def _network(path: Path, tensors: dict[str, Tensor]) -> Network:
+def _network(path: Path, tensors: dict[str, Described]) -> Network:
     """The network by the shapes at its two ends; what lacks them is named later."""
-    if "feature_mix_layer.bn.weight" in tensors:
+    for names, network in _OTHERS:
+        if any(names.match(name) for name in tensors):
+            raise CheckpointError(
+                f"{path} is {network}, another network, which cannot be read. Take a MobileNetV3 "
+                "file: ofa_mbv3_d234_e346_k357_w1.0 or _w1.2."
+            )
+    features = _rows(tensors, "feature_mix_layer.conv.weight")
+    if features is not None and features not in _FEATURES:
         raise CheckpointError(
-            f"{path} is Once-for-All's ProxylessNAS supernet (as ofa_proxyless_d234_e346_k357_w1.3 "
-            "is), another network, which cannot be read. Take a MobileNetV3 file: "
-            "ofa_mbv3_d234_e346_k357_w1.0 or _w1.2."
+            f"{path} is a supernet of width {features / 1280:.3g} ({features:,} channels at its "
+            "end); widths 1.0 and 1.2 can be read: ofa_mbv3_d234_e346_k357_w1.0 and _w1.2."
         )
-    stem, classes = (
-        _rows(tensors, "first_conv.conv.weight"),
-        _rows(tensors, "classifier.linear.bias"),
-    )
+    stem = _rows(tensors, "first_conv.conv.weight")
     if stem not in (None, *_WIDTHS):
         raise CheckpointError(
             f"{path} has a stem of {stem} channels; known are 16 (width 1.0) and 24 (width 1.2)."
         )
-    width = _WIDTHS.get(stem or 16)
-    return Network(f"ofa_mobilenetv3:width={width}", 1000 if classes is None else classes)
+    found = _rows(tensors, "classifier.linear.bias")
+    classes = 1000 if found is None else found
+    if not 2 <= classes <= MAX_CLASSES:
+        raise CheckpointError(
+            f"{path} tells {classes} classes apart; it must be 2 to {MAX_CLASSES}."
+        )
+    return Network(f"ofa_mobilenetv3:width={_WIDTHS[stem or 16]}", classes)
 
 
-def _rows(tensors: dict[str, Tensor], name: str) -> int | None:
+def _rows(tensors: dict[str, Described], name: str) -> int | None:
     found = tensors.get(name)
-    return None if found is None or found.dim() == 0 else found.shape[0]
+    return found.shape[0] if found and found.shape else None
 
 
 def _published(name: str) -> str:
@@ -167,14 +176,27 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {rest} more tensors" if rest > 0 else "")
 
 
-def _check_tensor(path: Path, name: str, found: Tensor, expected: Tensor) -> None:
-    dense = found.layout is torch.strided and not found.is_meta and found.is_floating_point()
-    if found.shape != expected.shape:
-        problem = f"has the shape {tuple(found.shape)}, not {tuple(expected.shape)}"
-    elif not dense:
-        problem = f"holds no plain numbers ({found.dtype}, {found.layout})"
+def _check_shape(path: Path, name: str, found: Described, expected: tuple[int, ...]) -> None:
+    if found.shape != expected:
+        raise CheckpointError(
+            f"{path}: {name} has the shape {found.shape}, not {expected}; nothing of the file was "
+            "used."
+        )
+
+
+def _numbers(path: Path, file: TorchFile, name: str, described: Described) -> Tensor:
+    """The values of one tensor, as far as a trained network can have them."""
+    try:
+        found = file.tensor(described)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {name} {error}; nothing of the file was used.") from error
+    if not found.is_floating_point():
+        problem = f"holds no plain numbers ({found.dtype})"
     elif not found.isfinite().all():
         problem = "holds numbers that are not finite"
+    elif found.abs().max() > LARGEST:
+        largest = found.abs().max().item()
+        problem = f"holds {largest:.3g}, and weights of a trained network stay below {LARGEST:g}"
     else:
-        return
+        return found
     raise CheckpointError(f"{path}: {name} {problem}; nothing of the file was used.")

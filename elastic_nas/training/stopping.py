@@ -1,4 +1,4 @@
-"""Stop requests: Ctrl-C and SIGTERM end a training between two steps, never within one."""
+"""Stop requests: Ctrl-C, SIGTERM and SIGHUP end a training between two steps, never within one."""
 
 import signal
 import threading
@@ -8,12 +8,14 @@ from types import FrameType
 
 from elastic_nas.progress import say
 
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @contextmanager
 def stop_requests(*, insist: bool = True) -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that a step is never cut in half.
+    """An event that Ctrl-C, SIGTERM and SIGHUP set, so that a step is never cut in half.
 
-    Outside the main thread signals stay as they are.
+    Outside the main thread signals stay as they are, and with ``nohup`` SIGHUP does.
 
     Args:
         insist: A second Ctrl-C acts at once.
@@ -22,7 +24,9 @@ def stop_requests(*, insist: bool = True) -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
 
     def request(number: int, frame: FrameType | None) -> None:
         if insist:

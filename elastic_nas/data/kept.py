@@ -1,0 +1,115 @@
+"""Indices of shards in the per-user folder: made once, and anew where one is damaged."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from elastic_nas.data.index import Index
+from elastic_nas.errors import DataError, RunFolderError
+from elastic_nas.files import user_folder, write_atomic
+from elastic_nas.outside import read_bytes
+
+FORMAT = 2
+"""Of the files that indices are kept in."""
+
+MOST_BYTES = 1 << 30
+"""Of such a file."""
+
+ROW = 24
+"""Bytes an image: where it begins, its size and its label, of 8 bytes each."""
+
+_Count = Annotated[int, Field(ge=0, le=1 << 62)]
+
+
+class _Head(BaseModel):
+    """The second line of a file; then come the numbers, the names of classes and of members.
+
+    The first line is the SHA-256 of all that follows it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)]
+    shard: _Count
+    """Bytes of the shard."""
+    images: Annotated[int, Field(gt=0, le=MOST_BYTES)]
+    classes: _Count
+    """Bytes of the names of classes, joined by NUL."""
+
+
+def kept(key: str, make: Callable[[], Index]) -> Index:
+    """The index kept under `key`; made and kept where there is none, or a damaged one."""
+    path = _place(key)
+    with suppress(DataError, ValueError):  # pydantic's error is one of value
+        return _loaded(read_bytes(path, MOST_BYTES, DataError))
+    index = make()
+    with suppress(RunFolderError):  # where nothing can be kept, it is made again the next time
+        write_atomic(path, _dumped(index))
+    return index
+
+
+def is_kept(key: str) -> bool:
+    """Whether an index is kept under `key`."""
+    return _place(key).exists()
+
+
+def forget(key: str) -> None:
+    """Make the index anew the next time, since the shard is another one now."""
+    with suppress(OSError):
+        _place(key).unlink()
+
+
+def _place(key: str) -> Path:
+    digest = sha256(f"{FORMAT}\0{key}".encode(errors="surrogateescape")).hexdigest()
+    return user_folder() / "indices" / f"{digest[:40]}.index"
+
+
+def _dumped(index: Index) -> bytes:
+    numbers = np.stack([index.offsets_N, index.sizes_N, index.labels_N]).astype("<i8").tobytes()
+    classes = "\0".join(index.classes).encode(errors="surrogateescape")
+    head = _Head(
+        format=FORMAT, shard=index.size, images=len(index), classes=len(classes)
+    ).model_dump_json()
+    members = index.members.encode(errors="surrogateescape")
+    content = b"".join([head.encode(), b"\n", numbers, classes, members])
+    return sha256(content).hexdigest().encode() + b"\n" + content
+
+
+def _loaded(content: bytes) -> Index:
+    """The index in such a file.
+
+    Raises:
+        ValueError: It is damaged, or says what cannot be.
+    """
+    digest, _, rest = content.partition(b"\n")
+    if sha256(rest).hexdigest().encode() != digest:
+        raise ValueError("it is damaged")
+    line, _, rest = rest.partition(b"\n")
+    head = _Head.model_validate_json(line)
+    numbers = ROW * head.images
+    if len(rest) < numbers + head.classes:
+        raise ValueError("it is too short")
+    classes = rest[numbers : numbers + head.classes].decode(errors="surrogateescape")
+    members = rest[numbers + head.classes :].decode(errors="surrogateescape")
+    rows = np.frombuffer(rest, "<i8", 3 * head.images).reshape(3, -1).astype(np.int64)
+    names = tuple(classes.split("\0")) if classes else ()
+    index = Index(head.shard, rows[0], rows[1], rows[2], names, members)
+    _check(index)
+    return index
+
+
+def _check(index: Index) -> None:
+    offsets_N, sizes_N = index.offsets_N, index.sizes_N
+    fits: NDArray[np.bool_] = (offsets_N >= 0) & (sizes_N >= 0) & (offsets_N <= index.size)
+    fits &= sizes_N <= index.size - offsets_N
+    if not fits.all() or index.members.count("\0") != len(index) - 1:
+        raise ValueError("its images lie outside of the shard")
+    labels_N, classes = index.labels_N, len(index.classes)
+    if classes and (labels_N.min() < 0 or labels_N.max() >= classes):
+        raise ValueError("its labels are none of its classes")
