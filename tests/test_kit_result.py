@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from small_kit import BOARD, NETWORK, result_of, rewritten, run, unpacked, written
 
 from elastic_nas.errors import MissingEntries, TableError
-from elastic_nas.kit_figures import RESULT
+from elastic_nas.kit_check import RESULT_SCHEMA
 from elastic_nas.latency.kit_result import is_result, read_result
 from elastic_nas.latency.kit_table import table_from
 from elastic_nas.latency.plan import Draw, plan_for
@@ -51,15 +51,18 @@ def content(factors=(1.0, 1.05, 0.97), refuse=frozenset()):
     ]
     groups = [
         {
+            "part": "blocks",
+            "rounds": 1,
             "rows": [
                 {"name": n, "is": w, "rounds": [REFUSED] if n in refuse else rounds(ms, rng, f)}
                 for n, w, ms in anchors + models[number :: len(factors)]
-            ]
+            ],
         }
         for number, f in enumerate(factors)
     ]
     return {
-        "schema": RESULT,
+        "schema": RESULT_SCHEMA,
+        "draw": {"n_fit": 20, "n_calibrate": 60, "seed": 0},
         "plan": "0" * 64,
         "device": "board",
         "network": {"space": "tiny:size=16", "classes": 10, "identity": WIDE.identity},
@@ -86,7 +89,7 @@ def sound():
 @pytest.fixture(scope="module")
 def short(sound):
     """The first rows of the first group: enough to be refused."""
-    return {**sound, "groups": [{"rows": sound["groups"][0]["rows"][:12]}]}
+    return {**sound, "groups": [{**sound["groups"][0], "rows": sound["groups"][0]["rows"][:12]}]}
 
 
 def made(tmp_path, content, network=WIDE, device=BOARD):
@@ -257,7 +260,7 @@ def test_a_missing_or_huge_file(tmp_path, monkeypatch):
         read_result(tmp_path)
     with (tmp_path / "huge.json").open("wb") as file:
         file.truncate(2**27)
-    with pytest.raises(TableError, match="larger than 64 MB"):
+    with pytest.raises(TableError, match="larger than 67,108,864 bytes"):
         read_result(tmp_path / "huge.json")
 
 

@@ -22,13 +22,23 @@ from small_kit import (
     written,
 )
 
-from elastic_nas import kit_run
+from elastic_nas import kit_measuring
 from elastic_nas.files import PACKAGE
-from elastic_nas.kit_device import KitError, libraries, load
+from elastic_nas.kit_device import libraries, load
 from elastic_nas.kit_figures import digest, grouped, merged, round_of, speeds, visits_left
+from elastic_nas.kit_files import KitError
 from elastic_nas.measure import Protocol, Timing
 
-CARRIED = ("kit_run", "kit_device", "kit_figures", "measure", "machine")
+CARRIED = (
+    "kit_run",
+    "kit_device",
+    "kit_figures",
+    "kit_check",
+    "kit_files",
+    "kit_measuring",
+    "measure",
+    "machine",
+)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +165,7 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 def endless(fresh):
     """A kit with so many rounds that it will not finish."""
     plan = json.loads((fresh / "plan.json").read_text())
-    protocol = {part: {**p, "rounds": 100_000} for part, p in plan["protocol"].items()}
+    protocol = {part: {**p, "rounds": 10_000} for part, p in plan["protocol"].items()}
     planned(fresh, protocol=protocol)
     return fresh
 
@@ -358,9 +368,9 @@ def measuring(done, monkeypatch):
     plan = json.loads((done / "plan.json").read_text())
     out = str(done / "result.json")
     content = result_of(done)
-    made = kit_run.Measuring(plan, str(done), out, 1e9)
+    made = kit_measuring.Measuring(plan, str(done), out, 1e9)
     made.start({name: content["libraries"][name] for name in ("numpy", "onnxruntime")})
-    monkeypatch.setattr(kit_run, "load", lambda model, plan, folder: lambda: None)
+    monkeypatch.setattr(kit_measuring, "load", lambda model, plan, folder: lambda: None)
     return made
 
 
@@ -378,7 +388,7 @@ def test_a_group_of_another_speed_is_measured_again(measuring, monkeypatch, caps
         calls.append(sorted(runs))
         return {name: timing(1.0) for name in runs}
 
-    monkeypatch.setattr(kit_run, "measure", fake)
+    monkeypatch.setattr(kit_measuring, "measure", fake)
     measuring.measure_all()
     assert calls
     assert not measuring.strays()
@@ -392,10 +402,10 @@ def test_a_busy_machine_is_told_what_to_do(measuring, monkeypatch):
     rows = [row for group in measuring.result["groups"] for row in group["rows"]]
     for row in rows:
         row["rounds"] = []
-    monkeypatch.setattr(kit_run, "measure", lambda runs, *_: dict.fromkeys(runs, nothing))
+    monkeypatch.setattr(kit_measuring, "measure", lambda runs, *_: dict.fromkeys(runs, nothing))
     measuring.measure_all()
     measuring.save()
-    text = kit_run.summary(measuring)
+    text = kit_measuring.summary(measuring)
     assert f"{len(rows)} could not be timed honestly" in text
     assert "run the same command again" in text
     assert "--import" not in text
@@ -405,10 +415,10 @@ def test_a_busy_machine_is_told_what_to_do(measuring, monkeypatch):
     assert row["contended_p90"] == 8.0
     assert "0 of " in row["refused"]
     assert all(len(row["rounds"]) == 18 for row in stored["groups"][0]["rows"])
-    monkeypatch.setattr(kit_run, "measure", lambda runs, *_: dict.fromkeys(runs, timing(1.0)))
+    monkeypatch.setattr(kit_measuring, "measure", lambda runs, *_: dict.fromkeys(runs, timing(1.0)))
     measuring.measure_all()  # the same command again
     measuring.save()
-    assert "--import result.json" in kit_run.summary(measuring)
+    assert "--import result.json" in kit_measuring.summary(measuring)
 
 
 def test_short_children_get_more_rounds(measuring):
@@ -425,7 +435,7 @@ def test_every_round_is_drawn_anew(measuring, monkeypatch):
         seen.append(protocol)
         return {name: timing(1.0) for name in runs}
 
-    monkeypatch.setattr(kit_run, "measure", fake)
+    monkeypatch.setattr(kit_measuring, "measure", fake)
     group = measuring.result["groups"][0]
     for row in group["rows"]:
         row["rounds"] = []
@@ -450,7 +460,7 @@ def test_anchors_tell_the_speed_of_every_round(measuring, monkeypatch):
         seen.append(set(runs))
         return {name: timing(1.0) for name in runs}
 
-    monkeypatch.setattr(kit_run, "measure", fake)
+    monkeypatch.setattr(kit_measuring, "measure", fake)
     group = measuring.result["groups"][0]
     group["rows"][-1]["rounds"] = []
     measuring._measure_group(group)
