@@ -18,7 +18,6 @@ from elastic_nas.kit_files import KitError, check_file, inside
 from elastic_nas.machine import environment
 
 DEFAULT_MEMORY = 2000000000
-OF_NUMPY = "; releases of onnxruntime before 1.19 need 'numpy<2' as well"
 CHANGING = ("load", "freq_khz", "thermal_c", "governor", "stolen_ticks")
 
 
@@ -42,7 +41,7 @@ def libraries(needs: dict[str, str]) -> dict[str, str]:
     """Versions of the libraries that are needed.
 
     Raises:
-        KitError: One is missing, broken or too old.
+        KitError: One is missing, broken or too old, or they do not go together.
     """
     found = {}
     for name, least in needs.items():
@@ -50,10 +49,14 @@ def libraries(needs: dict[str, str]) -> dict[str, str]:
         try:
             found[name] = str(importlib.import_module(name).__version__)
         except Exception as error:  # a broken library fails in any way
-            advice += OF_NUMPY if name == "onnxruntime" else ""
             raise KitError(f"{name} cannot be imported ({str(error)[:300]}): {advice}") from error
         if _numbers(found[name]) < _numbers(least):
             raise KitError(f"{name} {found[name]} is too old, {least} is needed: {advice}")
+    if _numbers(found.get("onnxruntime", "1.19")) < [1, 19] and _numbers(found["numpy"]) >= [2]:
+        raise KitError(
+            f"onnxruntime {found['onnxruntime']} does not run with numpy {found['numpy']}: "
+            "python -m pip install 'numpy<2'"
+        )
     return found
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from random import Random
 
 import pytest
@@ -18,6 +18,7 @@ from elastic_nas.latency.kit_result import is_result, read_result
 from elastic_nas.latency.kit_table import table_from
 from elastic_nas.latency.plan import Draw, plan_for
 from elastic_nas.latency.table import LatencyTable
+from elastic_nas.measure import Protocol
 from elastic_nas.network import Network
 
 WIDE = Network("tiny:size=16", 10)
@@ -67,9 +68,7 @@ def content(factors=(1.0, 1.05, 0.97), refuse=frozenset()):
         "device": "board",
         "network": {"space": "tiny:size=16", "classes": 10, "identity": WIDE.identity},
         "precision": "fp32",
-        "protocol": {"blocks": {"warmup": 3, "rounds": 6, "accepted_per_round": 10,
-            "attempts_per_round": 40, "max_wait_share": 0.03, "max_wait_s": 1e-5,
-            "min_accept": 0.1, "min_samples": 5, "seed": 7, "sample_s": 2e-4}},
+        "protocol": {part: asdict(Protocol()) for part in ("blocks", "children")},
         "runtime": {"name": "onnxruntime", "version": "1.0", "provider": "CPUExecutionProvider",
             "threads": 1, "graph_optimization": "all"},
         "filter": "a test's",

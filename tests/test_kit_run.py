@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from small_kit import (
@@ -22,7 +23,7 @@ from small_kit import (
     written,
 )
 
-from elastic_nas import kit_measuring
+from elastic_nas import kit_device, kit_measuring
 from elastic_nas.files import PACKAGE
 from elastic_nas.kit_device import libraries, load
 from elastic_nas.kit_figures import digest, grouped, merged, round_of, speeds, visits_left
@@ -283,6 +284,25 @@ def test_libraries_that_are_missing_or_old_are_named():
         libraries({"numpy": "99.0"})
     with pytest.raises(KitError, match="no_such_library cannot be imported"):
         libraries({"no_such_library": "1"})
+
+
+@pytest.mark.parametrize(
+    ("numpy", "onnxruntime", "sound"),
+    [("2.1.0", "1.16.3", False), ("1.26.4", "1.16.3", True), ("2.1.0", "1.19.0", True)],
+)
+def test_an_old_onnxruntime_with_a_new_numpy_is_named(monkeypatch, numpy, onnxruntime, sound):
+    versions = {"numpy": numpy, "onnxruntime": onnxruntime}
+    fake = {name: SimpleNamespace(__version__=version) for name, version in versions.items()}
+    monkeypatch.setattr(kit_device.importlib, "import_module", fake.__getitem__)
+    needs = {"numpy": "1.21", "onnxruntime": "1.16.3"}
+    if sound:
+        assert libraries(needs) == versions
+    else:
+        with pytest.raises(KitError, match=r"1\.16\.3 does not run with numpy 2\.1\.0: .*numpy<2"):
+            libraries(needs)
+    fake["onnxruntime"].__version__ = "1.16"
+    with pytest.raises(KitError, match=r"1\.16 is too old, 1\.16\.3 is needed"):
+        libraries(needs)
 
 
 def test_a_full_disk_is_one_line(fresh):

@@ -68,7 +68,7 @@ def csv_rows(path: Path) -> list[Row]:
     if "\0" in text:
         raise TableError(f"{path} is no CSV file: it holds characters that no text has.")
     reader = csv.DictReader(StringIO(text, newline=""), strict=True)
-    rows = []
+    rows: list[Row] = []
     try:
         _check_header(path, list(reader.fieldnames or ()))
         for row in reader:

@@ -71,10 +71,10 @@ class ProtocolPart(_Part):
 
 
 class Protocols(_Part):
-    """Of blocks and of whole children; a benchmark program's output has one for all."""
+    """How blocks and whole children were timed."""
 
     blocks: ProtocolPart
-    children: ProtocolPart | None = None
+    children: ProtocolPart
 
 
 class RuntimePart(_Part):

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from elastic_nas.errors import TableError
-from elastic_nas.kit_check import MAX_SAMPLES, RESULT_SCHEMA
+from elastic_nas.kit_check import MAX_SAMPLES, PARTS, RESULT_SCHEMA
 from elastic_nas.kit_figures import digest
 from elastic_nas.latency.kit_model import checked_plan
 from elastic_nas.machine import cpu_info, cpu_name, vector_flags
@@ -59,7 +59,7 @@ def content_of(text: str) -> dict[str, Any]:
         "sha256": plan["sha256"],
         "plan": plan["sha256"],
         **{key: plan[key] for key in COPIED},
-        "protocol": {"blocks": {**plan["protocol"]["blocks"], **protocol}},
+        "protocol": {part: {**plan["protocol"]["blocks"], **protocol} for part in PARTS},
         "runtime": {**plan["runtime"], "name": name, "provider": provider, "version": version},
         "filter": UNFILTERED,
         **_machine(named["machine"]),
