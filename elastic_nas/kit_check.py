@@ -150,7 +150,6 @@ RUNTIME: Fields = {
     "graph_optimization": is_text,
 }
 SHARED: Fields = {
-    "schema": is_text,
     "device": is_text,
     "network": NETWORK,
     "draw": DRAW,
@@ -160,6 +159,7 @@ SHARED: Fields = {
 """Fields of a plan and of a result."""
 PLAN: Fields = {
     **SHARED,
+    "schema": lambda v: v == PLAN_SCHEMA,
     "protocol": fields({"blocks": PROTOCOL, "children": PROTOCOL}),
     "runtime": fields(RUNTIME),
     "session": mapping_of(is_text, is_text),
@@ -214,6 +214,7 @@ VISIT = fields(
 )
 RESULT: Fields = {
     **SHARED,
+    "schema": lambda v: v == RESULT_SCHEMA,
     "plan": like(HASH),
     "protocol": fields({"blocks": PROTOCOL, "children": PROTOCOL}),
     "runtime": fields({**RUNTIME, "version": is_text}),
