@@ -26,7 +26,15 @@ from small_kit import (
 from elastic_nas import kit_device, kit_measuring
 from elastic_nas.files import PACKAGE
 from elastic_nas.kit_device import libraries, load
-from elastic_nas.kit_figures import digest, grouped, merged, round_of, speeds, visits_left
+from elastic_nas.kit_figures import (
+    digest,
+    grouped,
+    import_command,
+    merged,
+    round_of,
+    speeds,
+    visits_left,
+)
 from elastic_nas.kit_files import KitError
 from elastic_nas.measure import Protocol, Timing
 
@@ -438,7 +446,7 @@ def test_a_busy_machine_is_told_what_to_do(measuring, monkeypatch):
     monkeypatch.setattr(kit_measuring, "measure", lambda runs, *_: dict.fromkeys(runs, timing(1.0)))
     measuring.measure_all()  # the same command again
     measuring.save()
-    assert "--import result.json" in kit_measuring.summary(measuring)
+    assert import_command(measuring.plan) in kit_measuring.summary(measuring)
 
 
 def test_short_children_get_more_rounds(measuring):

@@ -139,7 +139,7 @@ def _perf_test(output: str) -> tuple[float, float, float, int] | None:
         re.search(rf"{what} Latency(?: is|:) *{NUMBER} *s", output)
         for what in ("Min", "P50", "P90")
     ]
-    runs = re.search(r"(?:Runs|Total iterations|Total inference requests): *([0-9]{1,9})\b", output)
+    runs = re.search(r"(?:Runs|Total iterations|Total inference requests): *([0-9]{1,30})", output)
     if not all(found):
         return None
     least, middle, high = (1e3 * float(match[1]) for match in found if match)
