@@ -175,7 +175,7 @@ def refusal(path):
     return ""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_whatever_the_board_takes_the_host_can_read(finished, tmp_path_factory, data):
     """Any value at any place: what is no problem for one is none for the other."""
