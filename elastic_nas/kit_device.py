@@ -8,49 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import importlib
 import json
 import os
 import tempfile
 from typing import Any, Callable, Iterator  # noqa: UP035
 
-from elastic_nas.kit_figures import digest
+from elastic_nas.kit_files import KitError, check_file, inside
 from elastic_nas.machine import environment
 
 DEFAULT_MEMORY = 2000000000
 CHANGING = ("load", "freq_khz", "thermal_c", "governor", "stolen_ticks")
-
-
-class KitError(Exception):
-    """What is wrong, and what to do about it."""
-
-
-def read_json(path: str, schema: str, advice: str) -> dict[str, Any]:
-    """A JSON object of that schema whose hash is right.
-
-    Raises:
-        KitError: It is anything else.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-        sound = content["schema"] == schema and content["sha256"] == digest(content)
-    except (OSError, ValueError, KeyError, TypeError):
-        sound = False
-    if not sound:
-        raise KitError(f"{path} is missing, damaged, edited or of another version: {advice}.")
-    return dict(content)
-
-
-def write_json(path: str, content: dict[str, Any]) -> None:
-    """Write a JSON object with its hash, so that a crash leaves the old file or the new."""
-    content["sha256"] = digest(content)
-    with open(path + ".partial", "w", encoding="utf-8") as file:
-        json.dump(content, file, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path + ".partial", path)
 
 
 def state() -> dict[str, Any]:
@@ -63,31 +31,17 @@ def record(visit: dict[str, Any], seconds: float) -> None:
     """Note the machine's state `seconds` after ``visit["before"]``."""
     before, visit["after"] = visit["before"], state()
     visit["seconds"] = seconds
-    if "stolen_ticks" in before and seconds > 0:
+    if "stolen_ticks" in before and "stolen_ticks" in visit["after"] and seconds > 0:
         ticks = seconds * os.sysconf("SC_CLK_TCK") * (os.cpu_count() or 1)
         stolen = visit["after"]["stolen_ticks"] - before["stolen_ticks"]
-        visit["stolen_share"] = stolen / ticks
-
-
-def check_file(path: str, sha256: str) -> None:
-    """Refuse a file that is not the kit's.
-
-    Raises:
-        KitError: It is missing or altered.
-    """
-    known = hashlib.sha256()
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        for chunk in iter(lambda: file.read(1 << 20), b""):
-            known.update(chunk)
-    if known.hexdigest() != sha256:
-        raise KitError(f"{path} is missing or altered: unpack the kit again.")
+        visit["stolen_share"] = min(max(stolen / ticks, 0.0), 1.0)
 
 
 def libraries(needs: dict[str, str]) -> dict[str, str]:
     """Versions of the libraries that are needed.
 
     Raises:
-        KitError: One is missing, broken or too old.
+        KitError: One is missing, broken or too old, or they do not go together.
     """
     found = {}
     for name, least in needs.items():
@@ -95,14 +49,19 @@ def libraries(needs: dict[str, str]) -> dict[str, str]:
         try:
             found[name] = str(importlib.import_module(name).__version__)
         except Exception as error:  # a broken library fails in any way
-            raise KitError(f"{name} cannot be imported ({error}): {advice}") from error
+            raise KitError(f"{name} cannot be imported ({str(error)[:300]}): {advice}") from error
         if _numbers(found[name]) < _numbers(least):
             raise KitError(f"{name} {found[name]} is too old, {least} is needed: {advice}")
+    if _numbers(found.get("onnxruntime", "1.19")) < [1, 19] and _numbers(found["numpy"]) >= [2]:
+        raise KitError(
+            f"onnxruntime {found['onnxruntime']} does not run with numpy {found['numpy']}: "
+            "python -m pip install 'numpy<2'"
+        )
     return found
 
 
 def _numbers(version: str) -> list[int]:
-    return [int(part) for part in version.split(".")[:2] if part.isdigit()]
+    return [int(part) for part in version.split(".")[:3] if part.isdigit()]
 
 
 @contextlib.contextmanager
@@ -114,13 +73,13 @@ def alone() -> Iterator[None]:
     """
     path = os.path.join(tempfile.gettempdir(), f"elastic-nas-kit-{os.getuid()}.lock")
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(handle, "r+", encoding="ascii") as file:
+    with os.fdopen(handle, "r+", encoding="ascii", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise KitError(
-                f"process {file.read()} is measuring a kit on this machine, and two would disturb "
-                "each other: wait for it, or stop it. What it has measured is kept."
+                f"process {file.read(20)} is measuring a kit on this machine, and two would "
+                "disturb each other: wait for it, or stop it. What it has measured is kept."
             ) from error
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -137,7 +96,7 @@ def load(model: dict[str, Any], plan: dict[str, Any], folder: str) -> Callable[[
     import numpy
     import onnxruntime
 
-    path, provider = os.path.join(folder, model["file"]), plan["runtime"]["provider"]
+    path, provider = inside(folder, model["file"]), plan["runtime"]["provider"]
     check_file(path, model["sha256"])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = plan["runtime"]["threads"]
@@ -156,7 +115,7 @@ def load(model: dict[str, Any], plan: dict[str, Any], folder: str) -> Callable[[
         session.run(None, feed)
     except Exception as error:  # its exceptions share no base class
         what = f"{model['file']}, {json.dumps(model['is'])}"
-        raise KitError(f"onnxruntime does not run {what}: {error}") from error
+        raise KitError(f"onnxruntime does not run {what}: {str(error)[:1000]}") from error
     return lambda: session.run(None, feed)
 
 

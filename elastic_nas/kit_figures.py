@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 import statistics
 from typing import Any
 
 from elastic_nas.measure import Protocol, Timing
 
-RESULT = "elastic-kit-result/1"
 ATTEMPTS = 3
 """A model that is refused gets as many rounds again, up to this many times."""
 MAX_MOVE = 0.10
@@ -31,6 +31,19 @@ def digest(content: dict[str, Any]) -> str:
     """Hex SHA-256 of a JSON object but for its own ``sha256``."""
     rest = {key: value for key, value in content.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def import_command(kit: dict[str, Any], file: str = "result.json") -> str:
+    """What is to be run where elastic-nas is installed, once the device was measured.
+
+    Args:
+        kit: The kit's plan, or what else names its device and its network.
+        file: What was measured.
+    """
+    network = kit["network"]
+    words = ["elastic-nas", "profile", kit.get("profile") or kit["device"]]
+    words += ["--space", network["space"], "--classes", str(network["classes"])]
+    return " ".join(shlex.quote(word) for word in [*words, "--import", file])
 
 
 def round_of(timing: Timing, attempts: int) -> list[Any]:

@@ -6,249 +6,43 @@ onnxruntime and Python 3.8, keeps what it has after every round, and uploads not
 
 from __future__ import annotations
 
-import argparse
-import math
 import os
+import signal
 import sys
-import time
-from dataclasses import replace
-from typing import Any, Callable  # noqa: UP035
+
+INTERRUPTED, UNEXPECTED = 130, 70
+
+
+def stop(*_: object) -> None:
+    """End at once, with one line: what was measured is kept after every round.
+
+    Nothing is to be undone, and libraries that are being imported or run cannot swallow this.
+    """
+    os.write(2, b"stopped; the same command goes on from here.\n")
+    os._exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
 
 try:
-    from elastic_nas.kit_device import (
-        KitError,
-        alone,
-        available_memory,
-        check_file,
-        libraries,
-        load,
-        read_json,
-        record,
-        state,
-        write_json,
-    )
-    from elastic_nas.measure import Protocol, measure, process_clock, thread_clock
+    import argparse
+    import math
+    import tempfile
+    import traceback
+
+    from elastic_nas.kit_check import PLAN_SCHEMA, problem_of_plan
+    from elastic_nas.kit_device import alone, libraries
+    from elastic_nas.kit_files import KitError, check_file, inside, read_json
+    from elastic_nas.kit_measuring import Measuring, OutOfTimeError, say, summary
 except ImportError as reason:
     sys.exit(f"error: this machine cannot be timed ({reason}): run.py needs Linux or macOS.")
-from elastic_nas.kit_figures import (
-    RESULT,
-    anchors_ms,
-    filter_of,
-    grouped,
-    is_anchor,
-    merged,
-    moved,
-    round_of,
-    speeds,
-    visits_left,
-)
-from elastic_nas.machine import environment, signature
+except (SyntaxError, ValueError) as reason:
+    sys.exit(f"error: the kit is damaged ({reason}): unpack it again. It needs Python 3.8.")
 
-PLAN = "elastic-kit/1"
-PARTS = ("anchors", "blocks", "children")
-COPIED = ("device", "network", "draw", "precision", "protocol")
-PASSES = 3
-"""Times that a group is measured whose speed is too far from the others'."""
-WARMUP_AGAIN = 2
-"""Runs before the samples of a later round; two, so that one is warm."""
-SECONDS_BETWEEN_LINES = 15.0
-LEAST_GUESS_MS = 0.2
-"""A visit takes at least as long as this would, whatever its model."""
-
-
-class OutOfTimeError(Exception):
-    """The time that was given is over."""
-
-
-class Measuring:
-    """The measuring of one kit; its result is stored after every round.
-
-    Args:
-        plan: The kit's plan.
-        folder: Where the kit lies.
-        out: The result's file.
-        seconds: How long to measure at most.
-    """
-
-    def __init__(self, plan: dict[str, Any], folder: str, out: str, seconds: float) -> None:
-        self.plan, self.folder, self.out, self.seconds = plan, folder, out, seconds
-        self.started = self.said = time.monotonic()
-        self.models = {model["name"]: model for part in PARTS for model in plan[part]}
-        self.protocols = {part: Protocol(**plan["protocol"][part]) for part in PARTS[1:]}
-        self.owns_threads = plan["runtime"]["threads"] > 1
-        self.result: dict[str, Any] = {}
-        self.visit: dict[str, Any] = {}
-        self.done = 0.0
-
-    def start(self, versions: dict[str, str]) -> None:
-        """Begin, or go on where the result stops.
-
-        Raises:
-            KitError: The result is not this kit's, this machine's and this runtime's.
-        """
-        here = environment()
-        clock = process_clock() if self.owns_threads else thread_clock()
-        if clock.problem:
-            raise KitError(clock.problem + ".")
-        self.result = {
-            "schema": RESULT,
-            "plan": self.plan["sha256"],
-            **{key: self.plan[key] for key in COPIED},
-            "runtime": {**self.plan["runtime"], "version": versions["onnxruntime"]},
-            "libraries": {**versions, "python": sys.version.split()[0]},
-            "filter": filter_of(clock.rule, self.protocols["blocks"]),
-            "environment": here,
-            "visits": [],
-        }
-        if os.path.exists(self.out):
-            self.result = self._continued(self.result)
-        else:
-            self.result["groups"] = grouped(self.plan, available_memory() // 2)
-        date = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
-        self.visit = {"date": date, "device_s": 0.0, "before": state()}
-        self.result["visits"].append(self.visit)
-
-    def _continued(self, fresh: dict[str, Any]) -> dict[str, Any]:
-        """What was measured before, of this kit on this machine with this runtime."""
-        advice = "move it away, or choose another file with --out"
-        old = read_json(self.out, RESULT, advice)
-        facts = {"kit": "plan", "runtime": "runtime"}
-        differing = [what for what, key in facts.items() if old[key] != fresh[key]]
-        if signature(old["environment"]) != signature(fresh["environment"]):
-            differing.append("machine")
-        if differing:
-            raise KitError(f"{self.out} was measured with another {differing[0]}: {advice}.")
-        return old
-
-    def measure_all(self) -> None:
-        """Measure what is due, then groups again whose speed is too far from the others'."""
-        groups = self.result["groups"]
-        if not self.left():
-            self._forget([row for group in groups for row in group["rows"] if row.get("refused")])
-        for repeat in range(PASSES):
-            strays = self.strays() if repeat else []
-            self._forget([row for group in strays for row in group["rows"]])
-            for group in groups:
-                self._measure_group(group)
-
-    def strays(self) -> list[dict[str, Any]]:
-        """Groups whose speed is too far from the others'."""
-        groups = self.result["groups"]
-        factors = speeds([anchors_ms(g["rows"], self.protocols[g["part"]]) for g in groups])
-        return [g for g, factor in zip(groups, factors) if moved(factor)]  # noqa: B905 (3.10)
-
-    def _forget(self, rows: list[dict[str, Any]]) -> None:
-        if rows:
-            say(f"measuring {len(rows)} models again: the machine was busy or changed its speed.")
-        for row in rows:
-            row["rounds"] = []
-
-    def _measure_group(self, group: dict[str, Any]) -> None:
-        """Measure what is due of a group, round by round."""
-        protocol, rows = self.protocols[group["part"]], group["rows"]
-        if group["part"] == "children" and not any(row["rounds"] for row in rows):
-            group["rounds"] = self._rounds_for_children()
-        runs: dict[str, Callable[[], object]] = {}
-        warmup = protocol.warmup
-        while any(self._visits(group, row) for row in rows):
-            due = [row for row in rows if is_anchor(row) or self._visits(group, row)]
-            for row in due:
-                if row["name"] not in runs:
-                    self._advance()
-                    runs[row["name"]] = load(self.models[row["name"]], self.plan, self.folder)
-            number = max(len(row["rounds"]) for row in due)
-            once = replace(protocol, rounds=1, warmup=warmup, seed=protocol.seed + number)
-            self._measure_round(once, due, runs)
-            warmup = WARMUP_AGAIN
-
-    def _measure_round(
-        self, once: Protocol, rows: list[dict[str, Any]], runs: dict[str, Callable[[], object]]
-    ) -> None:
-        start = time.monotonic()
-        chosen = {row["name"]: runs[row["name"]] for row in rows}
-        timings = measure(chosen, once, self.owns_threads, self._advance)
-        self.visit["device_s"] += time.monotonic() - start
-        for row in rows:
-            row["rounds"].append(round_of(timings[row["name"]], once.attempts_per_round))
-            self.done += self._cost(row)
-        self.save()
-
-    def _rounds_for_children(self) -> int:
-        """More rounds where children are short, told by the anchors so far."""
-        times = anchors_ms(self.result["groups"][0]["rows"], self.protocols["blocks"]).values()
-        least, most = self.protocols["children"].rounds, self.plan["max_rounds"]
-        if not times:
-            return least
-        samples = self.protocols["children"].accepted_per_round + 1
-        rounds = int(self.plan["child_seconds"] / (1e-3 * sum(times) / len(times) * samples))
-        return int(min(max(rounds, least), most))
-
-    def _visits(self, group: dict[str, Any], row: dict[str, Any]) -> int:
-        return visits_left(row["rounds"], group["rounds"], self.protocols[group["part"]])
-
-    def left(self) -> int:
-        """Visits to models that are still to be made."""
-        return sum(self._visits(g, row) for g in self.result["groups"] for row in g["rows"])
-
-    def _cost(self, row: dict[str, Any]) -> float:
-        return float(max(self.models[row["name"]]["guess_ms"], LEAST_GUESS_MS))
-
-    def _advance(self, _: int = 0) -> None:
-        """Say how far it is now and then, and stop when time is up."""
-        now = time.monotonic()
-        if now - self.started > self.seconds:
-            raise OutOfTimeError(f"{self.seconds:g} seconds are over")
-        if now - self.said >= SECONDS_BETWEEN_LINES:
-            self.said = now
-            pairs = [(group, row) for group in self.result["groups"] for row in group["rows"]]
-            cost = sum(self._cost(row) * self._visits(group, row) for group, row in pairs)
-            minutes, seconds = divmod(int((now - self.started) * cost / max(self.done, 1e-9)), 60)
-            about = f", about {minutes}:{seconds:02} left" if self.done else ""
-            say(f"{self.left()} visits to models to go{about}")
-
-    def save(self) -> None:
-        """Write the result atomically, with what every row comes to so far."""
-        for group in self.result["groups"]:
-            for row in group["rows"]:
-                timing = merged(row["rounds"], self.protocols[group["part"]])
-                row.update(ms=_known(timing.ms), contended_p90=_known(timing.contended_p90))
-                row.update(n=timing.n, refused=timing.refused)
-        record(self.visit, time.monotonic() - self.started)
-        self.result["complete"] = not self.left()
-        write_json(self.out, self.result)
-
-
-def _known(ms: float) -> float | None:
-    return ms if math.isfinite(ms) else None
-
-
-def say(message: str) -> None:
-    """One line for the person who waits, on standard error."""
-    print(message, file=sys.stderr, flush=True)
-
-
-def summary(measuring: Measuring) -> str:
-    """What was measured, what was not, and what to do next."""
-    rows = [row for group in measuring.result["groups"] for row in group["rows"]]
-    refused = [row for row in rows if row["refused"]]
-    lines = [f"measured {len({row['name'] for row in rows})} models: {measuring.out}"]
-    if refused:
-        lines.append(
-            f"{len(refused)} could not be timed honestly; {refused[0]['name']}: "
-            f"{refused[0]['refused']}. Close other programs and run the same command again: it "
-            "measures only these. Their contended_p90, the slowest tenth of all samples, disturbed "
-            "ones too, never enters a table."
-        )
-    strays = len(measuring.strays())
-    if strays:
-        lines.append(
-            f"The machine's speed moved by more than a tenth in {strays} groups. Let it cool, fix "
-            "its frequency (governor performance), and run the same command again."
-        )
-    if not strays and all("role" in row["is"] for row in refused):  # children can be spared
-        name = measuring.plan["device"]
-        lines.append(f"Next, on your computer: elastic-nas profile {name} --import result.json")
-    return "\n".join(lines)
+HERE = os.path.dirname(os.path.abspath(__file__))
+AGAIN = "unpack the kit again"
 
 
 def run(seconds: float, out: str) -> None:
@@ -258,13 +52,16 @@ def run(seconds: float, out: str) -> None:
         KitError: It cannot be measured here.
         OutOfTimeError: It is not finished; what was measured is kept.
     """
-    folder = os.path.dirname(os.path.abspath(__file__))
-    plan = read_json(os.path.join(folder, "plan.json"), PLAN, "unpack the kit again")
+    path = os.path.join(HERE, "plan.json")
+    plan = read_json(path, PLAN_SCHEMA, AGAIN)
+    problem = problem_of_plan(plan)
+    if problem:
+        raise KitError(f"{path} is damaged, {problem}: {AGAIN}.")
     versions = libraries(plan["needs"])
     with alone():
         for name, sha256 in plan["files"].items():
-            check_file(os.path.join(folder, name), sha256)
-        measuring = Measuring(plan, folder, out, seconds)
+            check_file(inside(HERE, name), sha256)
+        measuring = Measuring(plan, HERE, out, seconds)
         measuring.start(versions)
         say(f"{measuring.left()} visits to models to go; stop at any time, it goes on from there")
         try:
@@ -274,26 +71,58 @@ def run(seconds: float, out: str) -> None:
             left = f"{measuring.left()} visits to models are left. The same command goes on."
             raise OutOfTimeError(f"{error}{few}; {left}") from error
         measuring.save()
-        print(summary(measuring))
+        print(summary(measuring), flush=True)
+
+
+def seconds_of(text: str) -> float:
+    """The number of seconds that a text spells.
+
+    Raises:
+        argparse.ArgumentTypeError: It is no number of 0 or more.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of seconds, such as 600")
+    return seconds
 
 
 def main() -> int:
     """Parse the command, and say what went wrong in one line."""
     parser = argparse.ArgumentParser(description="Time this kit's models on this machine.")
-    parser.add_argument("--max-seconds", type=float, default=math.inf, help="stop after so long")
+    parser.add_argument(
+        "--max-seconds", type=seconds_of, default=math.inf, help="stop after so long"
+    )
     parser.add_argument("--out", default="result.json", help="where the result is kept")
     arguments = parser.parse_args()
     try:
         run(arguments.max_seconds, arguments.out)
     except OutOfTimeError as error:
         say(str(error))
-    except KeyboardInterrupt:
-        say("stopped; the same command goes on from here.")
-        return 130
     except (KitError, OSError) as error:
         say(f"error: {error}")
         return 1
+    except Exception as error:  # a defect of the kit's, or a machine nobody thought of
+        say(unexpected(error))
+        return UNEXPECTED
     return 0
+
+
+def unexpected(error: Exception) -> str:
+    """What to say of an error that nobody thought of; its traceback is left in a file."""
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    what = f"error: {type(error).__name__}, which this kit does not expect"
+    for folder in (HERE, os.getcwd(), tempfile.gettempdir()):
+        path = os.path.join(folder, "run-error.txt")
+        try:
+            with open(path, "w", encoding="utf-8", errors="replace") as file:
+                file.write(text)
+        except OSError:
+            continue
+        return f"{what}: send {path} to whoever made the kit. What was measured is kept."
+    return f"{what}, and no file can be written that tells more. What was measured is kept."
 
 
 if __name__ == "__main__":

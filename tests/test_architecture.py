@@ -23,7 +23,7 @@ FLOORS = (
     {"nn", "data"},
     {
         "spaces", "tasks", "runtimes", "strategies", "network", "measure", "additive", "runs",
-        "kit_device", "kit_figures", "kit_run",
+        "kit_device", "kit_figures", "kit_run", "kit_check", "kit_files", "kit_measuring",
     },
     {"training", "latency", "search", "export", "query"},
     {

@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from zipfile import ZipFile
 
 import numpy as np
@@ -18,13 +19,16 @@ from elastic_nas.cli.texts import kit_text
 from elastic_nas.errors import ConfigError, RunFolderError, TableError
 from elastic_nas.files import PACKAGE
 from elastic_nas.genotype import sample
-from elastic_nas.kit_figures import digest
+from elastic_nas.kit_figures import digest, import_command
 from elastic_nas.latency.devices import load_device
 from elastic_nas.latency.imports import import_table
 from elastic_nas.latency.kit_weights import ALIGNMENT, LEAST_BYTES, PERIOD, SharedWeights
 from elastic_nas.latency.micromodels import block_model, child_model
 from elastic_nas.latency.plan import plan_for
 from elastic_nas.network import Network
+from elastic_nas.oldest import ONNXRUNTIME
+from elastic_nas.runtimes._quantise import SCHEMES
+from elastic_nas.runtimes.onnxruntime_cpu import Runtime
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +53,8 @@ def test_all_names_stay_in_the_folder(kit):
 
 
 def test_what_runs_there_is_what_runs_here(folder):
-    for name in ("measure", "machine", "kit_figures", "kit_device"):
-        carried = (folder / "elastic_nas" / f"{name}.py").read_bytes()
-        assert carried == (PACKAGE / f"{name}.py").read_bytes()
+    for name in module.CARRIED:
+        assert (folder / "elastic_nas" / name).read_bytes() == (PACKAGE / name).read_bytes()
     assert (folder / "run.py").read_bytes() == (PACKAGE / "kit_run.py").read_bytes()
     assert (folder / "elastic_nas" / "__init__.py").read_bytes() == b""
 
@@ -199,6 +202,23 @@ def test_facts_say_how_large_it_is(tmp_path):
         assert facts["models"] == sum(name.endswith(".onnx") for name in file.namelist())
 
 
+def test_one_command_is_printed_everywhere(tmp_path):
+    device = replace(BOARD, place="my boards/board.yaml")
+    facts = module.write_kit(NETWORK, device, Unchanged(), tmp_path / "kit.zip", DRAW)
+    folder = unpacked(tmp_path / "kit.zip", tmp_path / "kit")
+    command = (
+        f"elastic-nas profile 'my boards/board.yaml' --space {NETWORK.space_name} --classes 10 "
+        "--import "
+    )
+    assert facts["command"] == f"{command}result.json"
+    assert facts["command"] in kit_text(facts)
+    readme = (folder / "README.txt").read_text()
+    assert f"   {command}result.json\n" in readme
+    assert f"{command}by_hand/blocks.csv --children by_hand/children.csv\n" in readme
+    assert f"#   {command}output.txt\n" in (folder / "bare" / "litert.sh").read_text()
+    assert import_command(json.loads((folder / "plan.json").read_text())) == facts["command"]
+
+
 def test_the_forms_by_hand_are_what_is_imported(folder, tmp_path):
     place = tmp_path / "by_hand"
     shutil.copytree(folder / "by_hand", place)
@@ -222,11 +242,31 @@ def test_the_forms_by_hand_are_what_is_imported(folder, tmp_path):
         import_table(blocks, NETWORK, BOARD, children=children)
 
 
+@pytest.mark.parametrize("scheme", ["", *SCHEMES])
+def test_int8_models_are_as_old_as_those_they_are_made_of(scheme):
+    """A newer form of them would be refused by the oldest ONNX Runtime that a kit promises."""
+    model = child_model(NETWORK, NETWORK.smallest, 0)
+    runtime = Runtime(1, "int8", scheme=scheme)
+    shared, _ = SharedWeights("weights.bin").share(runtime.convert(model, (3, 4, 4)))
+    before, after = (onnx.load_model_from_string(m) for m in (model, shared))
+    assert after.ir_version == before.ir_version
+    assert list(after.opset_import) == list(before.opset_import)
+
+
+def test_the_oldest_onnxruntime_is_named_everywhere(folder):
+    plan = json.loads((folder / "plan.json").read_text())
+    assert plan["needs"]["onnxruntime"] == ONNXRUNTIME
+    assert f"'onnxruntime>={ONNXRUNTIME}'" in (folder / "README.txt").read_text()
+    page = (Path(__file__).parent.parent / "docs" / "kit.md").read_text()
+    assert f"onnxruntime {ONNXRUNTIME} or newer" in page
+
+
 @pytest.mark.parametrize("name", ["stm32-class-mcu", "coral-class-npu"])
 def test_a_device_that_cannot_run_python_is_told_its_own_way(name):
     device = load_device(name)
     assert f"elastic-nas profile {name} --space SPACE --import" in device.measure
     known = {"kit": "k.zip", "device": name, "space": "tiny", "models": 1, "bytes": 1}
+    known["command"] = "elastic-nas profile"
     for route, expected in ((device.measure, device.measure), ("", "python run.py")):
         said = kit_text({**known, "unpacked_bytes": 1, "measure": route})
         assert expected in said

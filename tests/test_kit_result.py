@@ -3,7 +3,7 @@
 import json
 import math
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from random import Random
 
 import pytest
@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from small_kit import BOARD, NETWORK, result_of, rewritten, run, unpacked, written
 
 from elastic_nas.errors import MissingEntries, TableError
-from elastic_nas.kit_figures import RESULT
+from elastic_nas.kit_check import RESULT_SCHEMA
 from elastic_nas.latency.kit_result import is_result, read_result
 from elastic_nas.latency.kit_table import table_from
 from elastic_nas.latency.plan import Draw, plan_for
 from elastic_nas.latency.table import LatencyTable
+from elastic_nas.measure import Protocol
 from elastic_nas.network import Network
 
 WIDE = Network("tiny:size=16", 10)
@@ -51,22 +52,23 @@ def content(factors=(1.0, 1.05, 0.97), refuse=frozenset()):
     ]
     groups = [
         {
+            "part": "blocks",
+            "rounds": 1,
             "rows": [
                 {"name": n, "is": w, "rounds": [REFUSED] if n in refuse else rounds(ms, rng, f)}
                 for n, w, ms in anchors + models[number :: len(factors)]
-            ]
+            ],
         }
         for number, f in enumerate(factors)
     ]
     return {
-        "schema": RESULT,
+        "schema": RESULT_SCHEMA,
+        "draw": {"n_fit": 20, "n_calibrate": 60, "seed": 0},
         "plan": "0" * 64,
         "device": "board",
         "network": {"space": "tiny:size=16", "classes": 10, "identity": WIDE.identity},
         "precision": "fp32",
-        "protocol": {"blocks": {"warmup": 3, "rounds": 6, "accepted_per_round": 10,
-            "attempts_per_round": 40, "max_wait_share": 0.03, "max_wait_s": 1e-5,
-            "min_accept": 0.1, "min_samples": 5, "seed": 7, "sample_s": 2e-4}},
+        "protocol": {part: asdict(Protocol()) for part in ("blocks", "children")},
         "runtime": {"name": "onnxruntime", "version": "1.0", "provider": "CPUExecutionProvider",
             "threads": 1, "graph_optimization": "all"},
         "filter": "a test's",
@@ -86,7 +88,7 @@ def sound():
 @pytest.fixture(scope="module")
 def short(sound):
     """The first rows of the first group: enough to be refused."""
-    return {**sound, "groups": [{"rows": sound["groups"][0]["rows"][:12]}]}
+    return {**sound, "groups": [{**sound["groups"][0], "rows": sound["groups"][0]["rows"][:12]}]}
 
 
 def made(tmp_path, content, network=WIDE, device=BOARD):
@@ -239,6 +241,73 @@ def test_impossible_content_is_one_clear_error(tmp_path, short, keys, value):
     assert not any(words in str(told.value) for words in cut_off)
 
 
+def renamed(content, old, **changes):
+    """The rows of one name with something changed."""
+    copy = json.loads(json.dumps(content))
+    for group in copy["groups"]:
+        for row in group["rows"]:
+            if row["name"] == old:
+                row.update(changes)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: {**c, "groups": [*c["groups"], c["groups"][0]]}, "stands there twice"),
+        (lambda c: renamed(c, "b1", name="b0"), "b0 stands there twice"),
+        (lambda c: renamed(c, "b1", **{"is": {"block": PLAN.blocks[0].key}}), "the block .* twice"),
+        (lambda c: renamed(c, "c1", **{"is": {"genotype": list(PLAN.fit[0]), "role": "calibrate"}}),
+            "the child .* stands there twice"),
+        (lambda c: renamed(c, "b1", **{"is": {}}), "b1 does not say what it is"),
+        (lambda c: renamed(c, "null", name="b999"), "b999 does not say what it is"),
+        (lambda c: changed(c, "groups", 1, "rows", 0, "is", "genotype", to=list(PLAN.fit[1])),
+            "not measured beside the same anchors"),
+        (lambda c: changed(c, "groups", 1, "rows", 0, "name", to="a99"), "the same anchors"),
+        (lambda c: renamed(c, "b1", ms=50.0), "b1 tells ms 50.0, but its rounds come to"),
+        (lambda c: renamed(c, "b1", n=1), "b1 tells n 1, but its rounds come to 60"),
+        (lambda c: renamed(c, "b1", ms=None), "b1 tells ms None"),
+        (lambda c: renamed(c, "b1", rounds=[]), "it is not finished"),
+        (lambda c: changed(c, "groups", 0, "rounds", to=7), "it is not finished"),
+        (lambda c: renamed(c, "b1", rounds=[[1.0] * 5 + [99_999, 99_999]] * 20), "1999980 samples"),
+        (lambda c: renamed(c, "null", rounds=[[9.0] * 5 + [10, 10]] * 6), "empty model takes 9"),
+        (lambda c: renamed(c, "b1", **{"is": {"block": {**PLAN.blocks[0].key, "in_ch": 99}}}),
+            "1 blocks that tiny:size=16 has not"),
+        (lambda c: renamed(c, "c1", **{"is": {"genotype": [0], "role": "fit"}}),
+            "a child that tiny:size=16 has not"),
+        (lambda c: renamed(c, "c1", **{"is": {"genotype": [999] * 30, "role": "fit"}}),
+            "a child that tiny:size=16 has not"),
+        (lambda c: changed(c, "visits", 0, "date", to="tomorrow"), "visits.0.date"),
+        (lambda c: changed(c, "visits", 0, "date", to="9999-01-01"), "in that year"),
+        (lambda c: changed(c, "visits", 0, "stolen_share", to=7.0), "visits.0.stolen_share"),
+        (lambda c: changed(c, "device", to="a/../b"), "made for the device a/../b, not for board"),
+        (lambda c: {**c, "more": 1}, "more: Extra"),
+    ],
+)  # fmt: skip
+def test_what_contradicts_itself_is_refused_and_makes_no_table(tmp_path, sound, change, message):
+    with pytest.raises(TableError, match=message):
+        made(tmp_path, change(sound))
+
+
+def test_whatever_makes_a_table_makes_one_that_can_be_read(tmp_path, sound):
+    """Figures at the very ends of what is sound, at another speed."""
+    for ms in (1e-9, 4.99e5):
+        six = [[ms, ms, ms, ms, ms, 10, 11]] * 6
+        table = made(tmp_path, renamed(sound, "b1", rounds=six))
+        table.write(tmp_path / "table.json")
+        assert LatencyTable.read(tmp_path / "table.json") == table
+
+
+def test_millions_of_faults_are_one_error(tmp_path, sound):
+    path = rewritten(tmp_path / "result.json", {**sound, "groups": [{"rows": [{}] * 99_999}] * 20})
+    with pytest.raises(TableError, match="part: Field required"):
+        read_result(path)
+    group = {**sound["groups"][0], "rows": [{}] * 99_999}
+    path = rewritten(tmp_path / "result.json", {**sound, "groups": [group] * 20})
+    with pytest.raises(TableError, match="name: Field required"):
+        read_result(path)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"schema": NaN}', "[" * 100_000, "\xff"])
 def test_what_is_no_result_at_all(tmp_path, text):
     path = tmp_path / "result.json"
@@ -257,7 +326,7 @@ def test_a_missing_or_huge_file(tmp_path, monkeypatch):
         read_result(tmp_path)
     with (tmp_path / "huge.json").open("wb") as file:
         file.truncate(2**27)
-    with pytest.raises(TableError, match="larger than 64 MB"):
+    with pytest.raises(TableError, match="larger than 67,108,864 bytes"):
         read_result(tmp_path / "huge.json")
 
 

@@ -1,5 +1,6 @@
 """Tables that others measured: plain CSV, children to fit on, and files that are no tables."""
 
+import os
 from random import Random
 
 import fake_latency
@@ -130,7 +131,11 @@ def test_children_of_blocks_that_are_missing_cannot_be_fitted_on(plain, tmp_path
         ("genotype,ms\n0,1,5\n", "needs quotes"),
         ('genotype,ms\n"0,1",5\n', "line 2"),
         ("genotype,ms\nsmallest,0\n", "no latency"),
-        ("genotype,ms\nsmallest,nan\n", "no latency"),
+        ("genotype,ms\nsmallest,-1\n", "no latency"),
+        ("genotype,ms\nsmallest,1e-320\n", "no latency"),
+        ("genotype,ms\nsmallest,nan\n", "ms must be milliseconds"),
+        ('genotype,ms\n"' + "9" * 100_000 + '",1\n', "not a genotype"),
+        ("genotype,ms,ms\nsmallest,1,2\n", "two columns are called 'ms'"),
         ("genotype,ms\nsmallest,\n", "ms must be milliseconds"),
         ("genotype,ms,n\nsmallest,1,0\n", "n must be a whole number"),
         ("genotype,ms,role\nsmallest,1,verify\n", "fit or calibrate"),
@@ -162,6 +167,17 @@ BLOCK = "kind,in_features,out_features,ms,n\n"
         ("t.csv", BLOCK + "classifier,8,8,-1,\n", "line 2: -1.0 is no latency"),
         ("t.csv", BLOCK + "classifier,8,8,1e9,\n", "no latency"),
         ("t.csv", BLOCK + "classifier,8,8,fast,\n", "ms must be milliseconds"),
+        ("t.csv", BLOCK + "classifier,8,8,inf,\n", "ms must be milliseconds.*not 'inf'"),
+        ("t.csv", BLOCK + "classifier,8,8,1_000,\n", "ms must be milliseconds"),
+        ("t.csv", BLOCK + "classifier,8,8,\u0661,\n", "ms must be milliseconds"),
+        ("t.csv", BLOCK + "classifier,8,8,1e400,\n", "inf is no latency"),
+        ("t.csv", BLOCK + "classifier,8,8,1,999999999\n", "n must be a whole number"),
+        ("t.csv", BLOCK + "classifier,8,8,1,\u0661\n", "n must be a whole number"),
+        ("t.csv", BLOCK + "classifier,8,8\0,1,\n", "no CSV file"),
+        ("t.csv", BLOCK + "x" * 200_000 + ",8,8,1,\n", "no CSV file: field larger"),
+        ("t.csv", "kind,ms,kind\nconv,1,conv\n", "two columns are called 'kind'"),
+        ("t.csv", ",".join(map(str, range(100_000))) + "\n", "has 100,000 columns"),
+        ("t.csv", "kind,ms\n" + "a,1\n" * 100_001, "more than 100,000 rows"),
         ("t.csv", BLOCK + "classifier,8,8,1,0\n", "n must be a whole number"),
         ("t.csv", BLOCK + "classifier,8,8,1,1,1\n", "more cells"),
         ("t.csv", 'kind,ms\n"conv,1\n', "no CSV file"),
@@ -176,6 +192,10 @@ BLOCK = "kind,in_features,out_features,ms,n\n"
         ("t.yaml", "Logits-input:1x1x8-output:10: {mean: 0}", "0 is no latency"),
         ("t.yaml", "Logits-input:1x1x8-output:10: {mean: '1'}", "1 is no latency"),
         ("t.yaml", "Logits-input:1x1x8-output:10: {mean: 1, count: 0}", "count must be"),
+        ("t.yaml", "Logits-input:1x1x8-output:10: {mean: 1, count: 1000000}", "count must be"),
+        ("t.yaml", "Logits-input:1x1x8-output:10: {mean: true}", "True is no latency"),
+        ("t.yaml", "Logits-input:1x1x999999999-output:10: {mean: 1}", "no figure of any block"),
+        ("t.yaml", "Logits-input:1x1x\u0668-output:10: {mean: 1}", "no figure of any block"),
         ("t.yaml", "a: &x [1]\nb: *x", "aliases"),
         ("t.yaml", "a: {mean: 1}\na: {mean: 1}", "twice"),
         ("t.yaml", "a: !!python/object:os.system {}", "not valid YAML"),
@@ -197,15 +217,40 @@ def test_files_that_cannot_be_read_are_refused(proxyless, tmp_path, monkeypatch)
     with pytest.raises(TableError, match=r"holds no file ending in \.yaml or \.csv"):
         import_table(tmp_path, proxyless, DEVICE)
     (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(TableError, match="no CSV file"):
+    with pytest.raises(TableError, match="no text file"):
         import_table(tmp_path / "a.csv", proxyless, DEVICE)
     (tmp_path / "b.yaml").write_text("{}")
     with pytest.raises(TableError, match="two formats"):
         import_table(tmp_path, proxyless, DEVICE)
     monkeypatch.setattr("elastic_nas.latency.foreign.MAX_BYTES", 2**20)
     (tmp_path / "c.csv").write_text(" " * (2**20 + 1))
-    with pytest.raises(TableError, match="larger than 1 MB"):
+    with pytest.raises(TableError, match="larger than 1,048,576 bytes"):
         import_table(tmp_path / "c.csv", proxyless, DEVICE)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.yaml"])
+def test_what_is_no_file_keeps_no_reader_waiting(proxyless, tmp_path, name):
+    expand = "ratio" if name.endswith("yaml") else None
+    os.mkfifo(tmp_path / name)
+    for path in (tmp_path, tmp_path / name):  # alone, and in a folder of tables
+        with pytest.raises((TableError, ConfigError), match="it is a pipe, not a file"):
+            import_table(path, proxyless, DEVICE, expand=expand)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises((TableError, ConfigError), match="it is a device, not a file"):
+        import_table(tmp_path, proxyless, DEVICE, expand=expand)
+
+
+def test_what_is_summed_or_counted_is_what_a_table_takes(tmp_path):
+    """Two rows of one block with as many samples as can be; kernels that add up to too long."""
+    network = Network("tiny", 10)
+    path = block_csv(tmp_path / "b.csv", network)
+    lines = path.read_text().replace(",50\n", ",999999\n").splitlines()
+    path.write_text("\n".join([*lines, lines[1]]) + "\n")
+    table, _ = import_table(path, network, DEVICE)
+    table.write(tmp_path / "t.json")
+    assert LatencyTable.read(tmp_path / "t.json") == table
+    assert {row.n for row in table.blocks.values()} == {999_999}
 
 
 @settings(

@@ -1,5 +1,6 @@
 """What benchmark programs print becomes a kit's result; the scripts are run with stand-ins."""
 
+import json
 import os
 import subprocess
 
@@ -7,6 +8,7 @@ import pytest
 from small_kit import BOARD, NETWORK, unpacked, written
 
 from elastic_nas.errors import TableError
+from elastic_nas.kit_figures import digest
 from elastic_nas.latency.kit_result import is_result, read_result
 from elastic_nas.latency.kit_table import table_from
 from elastic_nas.latency.perf_output import UNFILTERED
@@ -119,6 +121,14 @@ def test_a_program_that_fails_is_quoted(kit, tmp_path):
         ("== machine", "== engine", "lacks the plan or the machine"),
         ('"classes": 10', '"classes": 11', "its plan is damaged"),
         ("P50 Latency: 0.00521", "P50 Latency: 0.0", "rounds of .* cannot be"),
+        ("P50 Latency: 0.00521", "P50 Latency: 1e400", "rounds of .* cannot be"),
+        ("P50 Latency: 0.00521", "P50 Latency: 1.2.3", "there are no figures"),
+        ("P50 Latency: 0.00521", "P50 Latency: -1", "there are no figures"),
+        ("P50 Latency: 0.00521", "P50 Latency: " + "1" * 5000, "there are no figures"),
+        ("P50 Latency", "P51 Latency", "there are no figures"),
+        ("requests: 50", "requests: 0", "rounds of .* cannot be"),
+        ("== model b0", "== model b999", "figures of 'b999', which its plan has not"),
+        ("onnxruntime 1.22.0", "onnxruntime 1.\x1b[2J", "runtime.version"),
     ],
 )
 def test_damaged_output_is_one_clear_error(kit, tmp_path, old, new, message):
@@ -126,6 +136,64 @@ def test_damaged_output_is_one_clear_error(kit, tmp_path, old, new, message):
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(TableError, match=message):
         read_result(path)
+
+
+def replanned(path, *keys, to):
+    """The plan in an output changed, with a hash that is right."""
+    lines = path.read_text().split("\n")
+    place = lines.index("== plan") + 1
+    plan = json.loads(lines[place])
+    inner = plan
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = to
+    lines[place] = json.dumps({**plan, "sha256": digest(plan)})
+    path.write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("anchors",), None),
+        (("runtime",), []),
+        (("protocol",), {}),
+        (("protocol", "blocks", "seed"), "7"),
+        (("network",), 3),
+        (("children", 0, "file"), 3),
+        (("blocks", 0), "null"),
+    ],
+)
+def test_a_plan_of_the_right_hash_that_cannot_be_is_one_error(kit, tmp_path, keys, value):
+    path, _ = printed(kit, "onnxruntime", NEW_PERF_TEST, tmp_path)
+    replanned(path, *keys, to=value)
+    with pytest.raises(TableError, match="its plan cannot be"):
+        read_result(path)
+
+
+@pytest.mark.parametrize("program", ["onnxruntime", "litert"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Inference timings in us count=1 min=" + "a" * 10_000_000,
+        "Inference timings in us: " + "count=min=" * 1_000_000,
+        "Min Latency: " * 1_000_000,
+        "Min Latency: " + "1" * 10_000_000,
+        "\0\xff" * 1000,
+        "",
+    ],
+)
+def test_what_no_program_prints_is_refused_at_once(kit, tmp_path, program, text):
+    path, _ = printed(kit, program, "here", tmp_path)
+    path.write_text(path.read_text().replace("here", text, 1))
+    with pytest.raises(TableError, match="there are no figures"):
+        read_result(path)
+
+
+def test_a_phone_ends_its_lines_as_it_likes(kit, tmp_path):
+    path, _ = printed(kit, "onnxruntime", NEW_PERF_TEST, tmp_path)
+    known = read_result(path)
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_result(path) == known
 
 
 def test_a_script_that_was_stopped_is_unfinished(kit, tmp_path):

@@ -308,8 +308,7 @@ def kit_text(facts: dict[str, Any]) -> str:
         f"On this device: {facts['measure']}"
         if facts["measure"]
         else "On the device: unzip it, then python run.py (needs numpy and onnxruntime; may be "
-        f"killed and run again).\nThen here: elastic-nas profile {facts['device']} --space "
-        f"{facts['space']} --import result.json"
+        f"killed and run again).\nThen here: {facts['command']}"
     )
     return (
         f"{facts['kit']}: {facts['models']} models, {format_size(facts['bytes'])}, "

@@ -9,15 +9,22 @@ import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from statistics import fmean
 
 from elastic_nas.errors import TableError
+from elastic_nas.kit_check import MIN_MS
 from elastic_nas.latency.rows import MAX_DIMENSION, MAX_MS
+from elastic_nas.outside import read_text
 from elastic_nas.specs import BlockSpec, spec_from_key, spec_kinds
 
 MAX_BYTES = 16 * 2**20
+MAX_COLUMNS, MAX_ROWS = 100, 100_000
+"""Of a CSV file: a block has a dozen fields, a space hundreds or thousands of blocks."""
 _DIGITS = re.compile(r"[0-9]{1,9}")
+_NUMBER = re.compile(r"[+-]?([0-9]{1,15}(\.[0-9]{0,20})?|\.[0-9]{1,20})([eE][+-]?[0-9]{1,3})?")
+"""As programs print numbers: no infinity, no underscores, no digits of other scripts."""
 
 Part = Hashable
 """What a figure is of, in the words of the project that measured it."""
@@ -57,22 +64,35 @@ def csv_rows(path: Path) -> list[Row]:
     Raises:
         TableError: It cannot be read, is too large, or a row is longer than the header.
     """
+    text = read_text(path, MAX_BYTES, TableError)
+    if "\0" in text:
+        raise TableError(f"{path} is no CSV file: it holds characters that no text has.")
+    reader = csv.DictReader(StringIO(text, newline=""), strict=True)
+    rows: list[Row] = []
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise TableError(f"{path} is larger than {MAX_BYTES // 2**20} MB.")
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            rows = [(f"{path}, line {reader.line_num}", row) for row in reader]
-    except OSError as error:
-        raise TableError(f"cannot read {path}: {error.strerror or error}.") from error
-    except (UnicodeDecodeError, csv.Error) as error:
+        _check_header(path, list(reader.fieldnames or ()))
+        for row in reader:
+            place = f"{path}, line {reader.line_num}"
+            if None in row:
+                raise TableError(
+                    f"{place}: more cells than the header has columns; a cell with commas needs "
+                    "quotes."
+                )
+            if len(rows) == MAX_ROWS:
+                raise TableError(f"{path} has more than {MAX_ROWS:,} rows.")
+            rows.append((place, {key: cell for key, cell in row.items() if cell}))
+    except csv.Error as error:
         raise TableError(f"{path} is no CSV file: {error}.") from error
-    for place, row in rows:
-        if None in row:
-            raise TableError(
-                f"{place}: more cells than the header has columns; a cell with commas needs quotes."
-            )
-    return [(place, {key: cell for key, cell in row.items() if cell}) for place, row in rows]
+    return rows
+
+
+def _check_header(path: Path, columns: list[str]) -> None:
+    """Refuse columns that would take each other's place, and more of them than a table has."""
+    if len(columns) > MAX_COLUMNS:
+        raise TableError(f"{path} has {len(columns):,} columns; a table has {MAX_COLUMNS} at most.")
+    for column in columns:
+        if column and columns.count(column) > 1:
+            raise TableError(f"{path}: two columns are called {column[:60]!r}.")
 
 
 def cell_ms(row: Mapping[str, str], column: str, place: str) -> float:
@@ -81,10 +101,11 @@ def cell_ms(row: Mapping[str, str], column: str, place: str) -> float:
     Raises:
         TableError: It is none that can be.
     """
-    try:
-        return checked_ms(float(row.get(column, "")), place)
-    except ValueError as error:
-        raise TableError(f"{place}: {column} must be milliseconds, such as 0.25.") from error
+    text = row.get(column, "").strip()
+    if not _NUMBER.fullmatch(text):
+        shown = f", not {text[:40]!r}" if text else ""
+        raise TableError(f"{place}: {column} must be milliseconds, such as 0.25{shown}.")
+    return checked_ms(float(text), place)
 
 
 def cell_count(row: Mapping[str, str], column: str, place: str) -> int:
@@ -106,7 +127,7 @@ def checked_ms(ms: object, place: str) -> float:
     Raises:
         TableError: It is none.
     """
-    if type(ms) not in (int, float) or not 0 < ms < MAX_MS:  # type: ignore[operator]
+    if type(ms) not in (int, float) or not MIN_MS <= ms < MAX_MS:  # type: ignore[operator]
         raise TableError(f"{place}: {str(ms)[:40]} is no latency in milliseconds.")
     return float(ms)  # type: ignore[arg-type]
 
@@ -123,7 +144,8 @@ def means(pairs: Iterable[tuple[Part, Figure]]) -> dict[Part, Figure]:
 
 def _mean(figures: list[Figure]) -> Figure:
     known = [figure.n for figure in figures if figure.n is not None]
-    return Figure(fmean(f.ms for f in figures), sum(known) if len(known) == len(figures) else None)
+    n = min(sum(known), MAX_DIMENSION - 1) if len(known) == len(figures) else None
+    return Figure(fmean(f.ms for f in figures), n)
 
 
 NOT_KEYS = ("ms", "n", "file")

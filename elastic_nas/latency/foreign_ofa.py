@@ -13,6 +13,7 @@ from typing import Any
 
 from elastic_nas.errors import ConfigError, TableError
 from elastic_nas.latency.foreign import Figure, Foreign, Part, checked_ms, means
+from elastic_nas.latency.rows import MAX_DIMENSION
 from elastic_nas.specs import BlockSpec
 from elastic_nas.specs.classifier import ClassifierSpec
 from elastic_nas.specs.conv import ConvSpec
@@ -26,8 +27,10 @@ MAX_RATIO = 16
 
 _KEY = re.compile(
     r"(?P<kind>Conv|Conv_1|Conv_2|AvgPool2D|Logits|expanded_conv)"
-    r"-input:\d+x\d+x(?P<inputs>\d+)-output:(\d+x\d+x)?(?P<outputs>\d+)"
-    r"(-expand:(?P<expand>\d+)-kernel:\d+-stride:\d+-idskip:[01](-se:[01]-hs:[01])?)?"
+    r"-input:[0-9]{1,6}x[0-9]{1,6}x(?P<inputs>[0-9]{1,6})"
+    r"-output:([0-9]{1,6}x[0-9]{1,6}x)?(?P<outputs>[0-9]{1,6})"
+    r"(-expand:(?P<expand>[0-9]{1,6})-kernel:[0-9]{1,3}-stride:[0-9]{1,3}-idskip:[01]"
+    r"(-se:[01]-hs:[01])?)?"
 )
 
 
@@ -65,8 +68,8 @@ def _rows(path: Path) -> dict[str, Any]:
 def _figure(row: Any, place: str) -> Figure:
     values = row if isinstance(row, dict) else {}
     count = values.get("count")
-    if count is not None and (type(count) is not int or count < 1):
-        raise TableError(f"{place}: count must be a whole number of 1 or more.")
+    if count is not None and (type(count) is not int or not 1 <= count < MAX_DIMENSION):
+        raise TableError(f"{place}: count must be a whole number from 1 to {MAX_DIMENSION - 1}.")
     return Figure(checked_ms(values.get("mean"), place), count)
 
 

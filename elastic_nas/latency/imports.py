@@ -11,17 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elastic_nas._version import __version__
-from elastic_nas.errors import ConfigError, GenotypeError, TableError
+from elastic_nas.errors import ConfigError, GenotypeError, TableError, printable
 from elastic_nas.files import sha256_of
 from elastic_nas.genotype import parse_genotype
 from elastic_nas.latency.devices import Device
 from elastic_nas.latency.fitting import fit_model
 from elastic_nas.latency.foreign import (
+    MAX_ROWS,
     Figure,
     Foreign,
     Part,
+    Row,
     cell_count,
     cell_ms,
+    checked_ms,
     csv_rows,
     read_blocks,
 )
@@ -40,6 +43,8 @@ IMPORTED = "imported"
 """What a table says where the file that it came from says nothing."""
 YAML = (".yaml", ".yml")
 LEAST_TO_FIT = 3
+MAX_FILES = 100
+"""Of a folder of tables, one for each resolution."""
 ROLES = ("fit", "calibrate")
 
 
@@ -119,6 +124,8 @@ def _files(path: Path) -> list[Path]:
     files = sorted(f for f in path.iterdir() if f.suffix in (".csv", *YAML))
     if not files:
         raise TableError(f"{path} holds no file ending in .yaml or .csv.")
+    if len(files) > MAX_FILES:
+        raise TableError(f"{path} holds {len(files)} tables; {MAX_FILES} are read at most.")
     return files
 
 
@@ -131,7 +138,11 @@ def _read(files: Sequence[Path], expand: str | None) -> Foreign:
         raise TableError(f"{files[0].parent} holds tables of two formats; import each by itself.")
     if expand is not None:
         raise ConfigError(f"{files[0]} is no YAML file, and expand is about OFA-style tables.")
-    rows = [row for file in files for row in csv_rows(file)]
+    rows: list[Row] = []
+    for file in files:
+        rows += csv_rows(file)
+        if len(rows) > MAX_ROWS:
+            raise TableError(f"{files[0].parent} has more than {MAX_ROWS:,} rows in all.")
     columns = {column for _, row in rows for column in row}
     if {"kind", "ms"} <= columns:
         return read_blocks(rows)
@@ -144,7 +155,8 @@ def _read(files: Sequence[Path], expand: str | None) -> Foreign:
 
 
 def _origin(path: Path, form: str) -> str:
-    return f"imported from {path.name} ({form}, sha256 {sha256_of(path)})"
+    name = printable(path.name, 200).replace("\n", " ")
+    return f"imported from {name} ({form}, sha256 {sha256_of(path)})"
 
 
 def _assemble(content: Foreign, wanted: Sequence[BlockSpec]) -> _Found:
@@ -170,7 +182,7 @@ def _name(part: Part) -> str:
 def _summed(figures: Sequence[Figure]) -> Figure:
     known = [figure.n for figure in figures if figure.n is not None]
     n = min(known) if len(known) == len(figures) else None
-    return Figure(sum(figure.ms for figure in figures), n)
+    return Figure(checked_ms(sum(figure.ms for figure in figures), "what makes a block"), n)
 
 
 def _block_row(figure: Figure) -> BlockRow:

@@ -18,24 +18,30 @@ import numpy as np
 
 from elastic_nas.errors import ConfigError
 from elastic_nas.files import PACKAGE, write_atomic
-from elastic_nas.kit_figures import digest
-from elastic_nas.kit_run import PLAN
+from elastic_nas.kit_check import PLAN_SCHEMA
+from elastic_nas.kit_figures import digest, import_command
 from elastic_nas.latency.devices import Device, device_names, load_device
+from elastic_nas.latency.kit_model import checked_plan
 from elastic_nas.latency.kit_texts import bare_script, blocks_csv, children_csv, readme
 from elastic_nas.latency.kit_weights import SharedWeights
 from elastic_nas.latency.micromodels import block_model, child_model, null_model
 from elastic_nas.latency.plan import Draw, Plan, guessed_ms, plan_for
 from elastic_nas.latency.profile import CHILD_SECONDS, MAX_ROUNDS, for_children
 from elastic_nas.measure import Protocol
+from elastic_nas.oldest import ONNXRUNTIME
 from elastic_nas.progress import track
 from elastic_nas.runtimes._runtime import INPUT_SEED
 
 if TYPE_CHECKING:
     from elastic_nas.network import Network
 
-CARRIED = ("measure.py", "machine.py", "kit_figures.py", "kit_device.py")
+CARRIED = (
+    *("measure.py", "machine.py", "kit_figures.py", "kit_device.py"),
+    *("kit_check.py", "kit_files.py", "kit_measuring.py"),
+)
 """Files of this package that `run.py` imports."""
-NEEDS = {"numpy": "1.17", "onnxruntime": "1.17"}
+NEEDS = {"numpy": "1.21", "onnxruntime": ONNXRUNTIME}
+"""NumPy's bound is that of the oldest ONNX Runtime."""
 CPU = "CPUExecutionProvider"
 WEIGHTS = "weights.bin"
 DATE = (1980, 1, 1, 0, 0, 0)
@@ -55,7 +61,8 @@ def write_kit(
         draw: How many whole children to measure, and which.
 
     Returns:
-        ``kit``, ``device``, ``space``, ``models``, ``bytes`` and ``unpacked_bytes``.
+        ``kit``, ``device``, ``space``, ``command`` (that imports the result), ``models``,
+        ``bytes``, ``unpacked_bytes`` and ``measure``.
 
     Raises:
         ConfigError: The profile stands for any machine, or its runtime cannot be carried.
@@ -67,6 +74,7 @@ def write_kit(
     content = kit.plan(plan, device, draw)
     content["files"] = {f"models/{WEIGHTS}": kit.add_weights()}
     content["sha256"] = digest(content)
+    checked_plan(content)  # as whoever reads it will
     kit.add("plan.json", json.dumps(content, allow_nan=False).encode())
     for name in CARRIED:
         kit.add(f"elastic_nas/{name}", (PACKAGE / name).read_bytes())
@@ -83,11 +91,17 @@ def write_kit(
         "kit": str(out),
         "device": device.name,
         "space": network.space_name,
+        "command": import_command(content),
         "models": kit.models,
         "bytes": len(zipped),
         "unpacked_bytes": kit.unpacked,
         "measure": device.measure,
     }
+
+
+def _named(device: Device) -> str:
+    """How the device is named in commands here: by its name, or by its profile's file."""
+    return device.name if device.name in device_names() else device.place or device.name
 
 
 def _check_carried(device: Device, runtime: Any) -> None:
@@ -159,8 +173,9 @@ class _Kit:
                 progress.advance()
         protocol = Protocol()
         return {
-            "schema": PLAN,
+            "schema": PLAN_SCHEMA,
             "device": device.name,
+            "profile": _named(device),
             "network": {
                 "space": self.network.space_name,
                 "classes": self.network.classes,

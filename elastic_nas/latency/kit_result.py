@@ -1,21 +1,24 @@
 """What came back from a device: a kit's result, all of it checked."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import dataclass
+from math import isclose, isnan
 from pathlib import Path
 from typing import Any
 
 from elastic_nas.errors import TableError
 from elastic_nas.genotype import Genotype
-from elastic_nas.kit_figures import RESULT, digest, merged
+from elastic_nas.kit_check import RESULT_SCHEMA
+from elastic_nas.kit_figures import digest, merged
+from elastic_nas.latency.kit_model import GroupPart, ResultPart, RowPart, What, checked
 from elastic_nas.latency.perf_output import content_of, is_output
-from elastic_nas.latency.rows import MAX_CHOICES, MAX_DIMENSION, MAX_MS
-from elastic_nas.latency.table_parts import MAX_BYTES
+from elastic_nas.latency.rows import MAX_DIMENSION
 from elastic_nas.measure import Protocol, Timing
-from elastic_nas.outside import read_json
+from elastic_nas.outside import parse_json, read_bytes
 from elastic_nas.specs import BlockSpec, spec_from_key
 
-Check = Callable[[Any], bool]
+HEAD = 4096
+"""Bytes by which a result is known from other files."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,14 @@ class KitResult:
 
 def is_result(path: Path) -> bool:
     """Whether a file looks like a kit's result, or like what its scripts print."""
+    if not path.is_file():
+        return False
     try:
         with path.open("rb") as file:
-            head = file.read(4096).decode(errors="replace")
+            head = file.read(HEAD).decode(errors="replace")
     except OSError:
         return False
-    return f'"{RESULT}"' in head or is_output(head)
+    return f'"{RESULT_SCHEMA}"' in head or is_output(head)
 
 
 def read_result(path: Path) -> KitResult:
@@ -90,153 +95,88 @@ def read_result(path: Path) -> KitResult:
         raise TableError(f"{path} is no usable result of a kit: {str(error)[:500]}") from error
 
 
-def _content(path: Path) -> dict[str, Any]:
+def _content(path: Path) -> Any:
     """The result as a JSON object of the right hash, or made of a benchmark program's output."""
-    if path.is_file() and path.stat().st_size > MAX_BYTES:
-        raise TableError(f"it is larger than {MAX_BYTES // 2**20} MB.")
-    if is_result(path) and is_output(text := path.read_text(encoding="utf-8", errors="replace")):
-        return content_of(text)
-    content = read_json(path, TableError)
-    if not isinstance(content, dict) or content.get("schema") != RESULT:
-        raise TableError(f"its schema is not {RESULT!r}.")
+    data = read_bytes(path, error=TableError)
+    if is_output(data[:HEAD].decode(errors="replace")):
+        return content_of(data.decode(errors="replace"))
+    try:
+        content = parse_json(data.decode())
+    except ValueError as error:
+        raise TableError(f"it is not valid JSON: {error}.") from error
+    if not isinstance(content, dict) or content.get("schema") != RESULT_SCHEMA:
+        raise TableError(f"its schema is not {RESULT_SCHEMA!r}.")
     if content.get("sha256") != digest(content):
         raise TableError("its hash is wrong: it was edited, or not copied whole. Copy it again.")
     return content
 
 
-def _is_text(value: Any) -> bool:
-    return type(value) is str and len(value) <= 500 and (value.isprintable() or not value)
-
-
-def _is_whole(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 10**15
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e15
-
-
-def _is_ms(value: Any) -> bool:
-    return type(value) in (int, float) and 0 < value < MAX_MS
-
-
-def _is_list_of(check: Check) -> Check:
-    return lambda value: type(value) is list and len(value) <= 10_000 and all(map(check, value))
-
-
-STATE: dict[str, Check] = {
-    "load": _is_list_of(_is_number),
-    "freq_khz": _is_list_of(_is_whole),
-    "thermal_c": _is_list_of(_is_number),
-    "governor": _is_text,
-    "stolen_ticks": _is_whole,
-}
-MACHINE: dict[str, Check] = {
-    "arch": _is_text,
-    "cpu": _is_text,
-    "flags": _is_list_of(_is_text),
-    "cores": _is_whole,
-    "os": _is_text,
-}
-MAYBE: dict[str, Check] = {"memory_mb": _is_whole, "cpu_limit": _is_text, **STATE}
-RUNTIME: dict[str, Check] = {
-    **dict.fromkeys(("name", "version", "provider", "graph_optimization"), _is_text),
-    "threads": _is_whole,
-}
-NETWORK: dict[str, Check] = {"space": _is_text, "classes": _is_whole, "identity": _is_text}
-VISIT: dict[str, Check] = {"date": _is_text, "device_s": _is_number, "seconds": _is_number}
-
-
-def _part(
-    content: Any, name: str, needed: Mapping[str, Check], optional: Mapping[str, Check]
-) -> dict[str, Any]:
-    """The known fields of a part of the result; unknown ones are left out.
-
-    Raises:
-        TableError: One is missing, or is not what it must be.
-    """
-    part = content.get(name) if isinstance(content, dict) else None
-    if not isinstance(part, dict):
-        raise TableError(f"its {name} is missing.")
-    for key, check in {**needed, **optional}.items():
-        if (key in needed or key in part) and not check(part.get(key)):
-            raise TableError(f"its {name} has no sound {key!r}: {str(part.get(key))[:40]!r}.")
-    return {key: part[key] for key in (*needed, *optional) if key in part}
-
-
-def _result(content: dict[str, Any]) -> KitResult:
-    words = _part({"result": content}, "result", dict.fromkeys(WORDS, _is_text), {})
-    groups, visits = content.get("groups"), content.get("visits")
-    if type(groups) is not list or type(visits) is not list or not groups:
-        raise TableError("its groups or visits are missing.")
+def _result(content: Any) -> KitResult:
+    part = checked(ResultPart, content)
+    groups = [checked(GroupPart, group) for group in part.groups]
+    rows = [[checked(RowPart, row) for row in group.rows] for group in groups]
+    _check_models(rows)
+    planned = all(
+        len(row.rounds) >= group.rounds
+        for group, mine in zip(groups, rows, strict=True)
+        for row in mine
+    )
     return KitResult(
-        plan=words["plan"],
-        device=words["device"],
-        network=_part(content, "network", NETWORK, {}),
-        precision=words["precision"],
-        runtime=_part(content, "runtime", RUNTIME, {}),
-        environment=_part(content, "environment", MACHINE, MAYBE),
-        protocol=_protocol(content),
-        rule=words["filter"],
-        visits=tuple(_visit({"visit": visit}) for visit in visits),
-        groups=tuple(_group(group) for group in groups),
-        complete=content.get("complete") is True,
+        plan=part.plan,
+        device=part.device,
+        network=part.network.model_dump(),
+        precision=part.precision,
+        runtime=part.runtime.model_dump(),
+        environment=part.environment.model_dump(exclude_unset=True),
+        protocol=Protocol(**part.protocol.blocks.model_dump()),
+        rule=part.filter,
+        visits=tuple(visit.model_dump(exclude_unset=True) for visit in part.visits),
+        groups=tuple(tuple(map(_row, mine)) for mine in rows),
+        complete=part.complete and planned,
     )
 
 
-WORDS = ("plan", "device", "precision", "filter")
+def _check_models(groups: list[list[RowPart]]) -> None:
+    """Refuse a model that stands there twice, but for anchors: the same in each of the groups."""
+    rows = [row for group in groups for row in group]
+    anchors = [[(r.name, r.what) for r in group if r.what.role == "anchor"] for group in groups]
+    if any(sorted(names, key=_first) != sorted(anchors[0], key=_first) for names in anchors):
+        raise TableError("its groups were not measured beside the same anchors.")
+    models = [(row.name, row.what) for row in rows if row.what.role != "anchor"]
+    names = [name for name, _ in models] + [name for name, _ in anchors[0]]
+    meant = [_meaning(name, what) for name, what in models]
+    for twice in (Counter(names), Counter(meant), Counter(str(what) for _, what in anchors[0])):
+        (first, times), *_ = twice.most_common(1) or [("", 0)]
+        if times > 1:
+            raise TableError(f"{first[:200]} stands there twice.")
 
 
-def _visit(content: dict[str, Any]) -> dict[str, Any]:
-    visit = _part(content, "visit", VISIT, {"stolen_share": _is_number})
-    for key in ("before", "after"):
-        visit[key] = _part(content["visit"], key, {}, STATE)
-    return visit
+def _first(pair: tuple[str, What]) -> str:
+    return pair[0]
 
 
-def _protocol(content: dict[str, Any]) -> Protocol:
-    checks: dict[str, Check] = dict.fromkeys(asdict(Protocol()), _is_number)
-    return Protocol(**_part(content.get("protocol"), "blocks", checks, {}))
+def _meaning(name: str, what: What) -> str:
+    """What no two models may be; a child that is fitted on is not one to calibrate on."""
+    if not what.model_fields_set:
+        if name != "null":
+            raise TableError(f"the row of {name} does not say what it is.")
+        return "the empty model"
+    return f"the child {what.genotype}" if what.role else f"the block {what.block}"
 
 
-def _group(group: Any) -> tuple[Row, ...]:
-    rows = group.get("rows") if isinstance(group, dict) else None
-    if type(rows) is not list or not rows:
-        raise TableError("a group has no rows.")
-    return tuple(map(_row, rows))
-
-
-def _row(row: Any) -> Row:
+def _row(row: RowPart) -> Row:
     """A model's row; its figures are taken from its rounds, by our own limits."""
-    what = row.get("is") if isinstance(row, dict) else None
-    if not isinstance(what, dict) or not _is_text(row.get("name")):
-        raise TableError("a row does not say what it is.")
-    rounds = row.get("rounds")
-    if not _is_list_of(_is_round)(rounds):
-        raise TableError(f"the rounds of {row['name']} hold numbers that cannot be.")
-    genotype, role = what.get("genotype", []), what.get("role", "")
-    if not _is_list_of(lambda gene: _is_whole(gene) and gene < MAX_CHOICES)(genotype):
-        raise TableError(f"the genotype of {row['name']} is no list of choice indices.")
-    if role not in ("", "fit", "calibrate", "anchor") or (role == "") != (genotype == []):
-        raise TableError(f"the role of {row['name']} is unknown.")
-    timing = merged(rounds, Protocol())
-    return Row(row["name"], _block(what.get("block")), tuple(genotype), role, timing)
+    timing = merged(row.rounds, Protocol())
+    if timing.n >= MAX_DIMENSION:
+        raise TableError(f"{row.name} has {timing.n} samples, more than can be.")
+    _check_told(row, timing)
+    block = spec_from_key(dict(row.what.block)) if row.what.block else None
+    return Row(row.name, block, tuple(row.what.genotype), row.what.role, timing)
 
 
-def _block(key: Any) -> BlockSpec | None:
-    if not isinstance(key, dict):
-        return None
-    if any(type(value) is int and not 0 <= value <= MAX_DIMENSION for value in key.values()):
-        raise TableError(f"a block's key holds a size that cannot be: {str(key)[:200]}.")
-    return spec_from_key(key)
-
-
-def _is_round(figures: Any) -> bool:
-    """Whether a round's figures can be; see `kit_figures.round_of`."""
-    if type(figures) is not list or len(figures) != 7 or not all(map(_is_whole, figures[5:])):
-        return False
-    accepted, tried = figures[5:]
-    if not accepted:
-        return figures[:4] == [None] * 4 and tried > 0
-    sound = accepted <= tried and all(map(_is_ms, figures[:5]))
-    return sound and figures[1] <= figures[2] <= figures[3]
+def _check_told(row: RowPart, timing: Timing) -> None:
+    """Refuse a row that tells other figures than those of its rounds."""
+    for key in {"ms", "contended_p90", "n"} & row.model_fields_set:
+        told, found = getattr(row, key), getattr(timing, key)
+        if not (isnan(found) if told is None else isclose(told, found)):
+            raise TableError(f"{row.name} tells {key} {told}, but its rounds come to {found:g}.")

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from statistics import median
 from typing import TYPE_CHECKING
 
 from elastic_nas.errors import GenotypeError, TableError
 from elastic_nas.genotype import check
-from elastic_nas.kit_figures import middle_ms, moved, speeds
+from elastic_nas.kit_figures import MAX_MOVE, middle_ms, moved, speeds
 from elastic_nas.latency.devices import Device
 from elastic_nas.latency.fitting import fit_model
 from elastic_nas.latency.kit_result import KitResult, Row
@@ -53,6 +55,7 @@ def table_from(result: KitResult, network: "Network", device: Device) -> Latency
     missing = table.missing(wanted_blocks(network))
     if missing:
         raise table.missing_error(missing, network.space_name)
+    _check_null(table)
     table.models[network.identity] = fit_model(network, table)
     for visit in result.visits:
         speed = [round(min(factors), 4), round(max(factors), 4)]
@@ -78,13 +81,31 @@ def _check_ours(result: KitResult, network: "Network", device: Device) -> None:
         raise TableError(
             f"it was not measured on {device.name}: {device.mismatch(result.environment)}."
         )
-    for genotype in {row.genotype for group in result.groups for row in group if row.role}:
+    rows = [row for group in result.groups for row in group]
+    made_for = wanted_blocks(replace(network, classes=result.network["classes"]))
+    strange = {row.block for row in rows} - {None, *made_for}
+    if strange:
+        raise TableError(
+            f"it holds {len(strange)} blocks that {network.space_name} has not, such as "
+            f"{str(strange.pop())[:200]}."
+        )
+    for genotype in {row.genotype for row in rows if row.role}:
         try:
             check(network.dims, genotype)
         except GenotypeError as error:
             raise TableError(
                 f"it holds a child that {network.space_name} has not: {error}"
             ) from error
+
+
+def _check_null(table: LatencyTable) -> None:
+    """Refuse an empty model that takes longer than blocks do: each of them contains it."""
+    null_ms, middle = table.provenance["null_ms"], median(r.ms for r in table.blocks.values())
+    if null_ms > middle * (1 + MAX_MOVE):
+        raise TableError(
+            f"the empty model takes {null_ms:.4g} ms, longer than the middle one of its blocks, "
+            f"{middle:.4g} ms: such figures cannot be.\n{AGAIN}"
+        )
 
 
 def _anchors(rows: tuple[Row, ...]) -> dict[str, float]:

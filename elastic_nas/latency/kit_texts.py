@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from elastic_nas.genotype import format_genotype
+from elastic_nas.kit_figures import import_command
 
 README = """\
 This kit measures {device} with onnxruntime for elastic-nas, space {space}, {classes} classes.
@@ -22,15 +23,14 @@ It uploads nothing; all that it learns is in result.json, as text.
 
 2. Copy result.json to your computer, and there:
 
-   elastic-nas profile {device} --space {space} --classes {classes} --import result.json
+   {command}
 
 Without Python on the device: see the first lines of bare/onnxruntime.sh and bare/litert.sh.
 
 Where no program of these runs: time the models by any means, write the milliseconds into the two
 forms in by_hand, and on your computer:
 
-   elastic-nas profile {device} --space {space} --classes {classes} \\
-       --import by_hand/blocks.csv --children by_hand/children.csv
+   {by_hand} --children by_hand/children.csv
 """
 
 SCRIPT = """\
@@ -38,7 +38,7 @@ SCRIPT = """\
 # For devices without Python{needs}:
 #   VERSION=1.22.0 PROGRAM=/path/to/{program} sh {name} > output.txt
 # where VERSION is that of {runtime}. Then, on your computer:
-#   elastic-nas profile {device} --space {space} --classes {classes} --import output.txt
+#   {command}
 # The program does not tell which of its samples were disturbed: keep the device quiet.
 cd "$(dirname "$0")/.." || exit 1
 echo "== elastic-kit {runtime} ${{VERSION:?say the version of {runtime}, as VERSION=1.22.0}}"
@@ -82,6 +82,8 @@ def readme(plan: dict[str, Any]) -> str:
         device=plan["device"],
         **{key: plan["network"][key] for key in ("space", "classes")},
         **plan["needs"],
+        command=import_command(plan),
+        by_hand=import_command(plan, "by_hand/blocks.csv"),
         provider=f"\n   (a build of onnxruntime with {provider})" if special else "",
     )
 
@@ -102,8 +104,7 @@ def bare_script(runtime: str, plan: dict[str, Any]) -> str:
         program=program,
         needs=needs,
         name=f"bare/{runtime}.sh",
-        device=plan["device"],
-        **{key: plan["network"][key] for key in ("space", "classes")},
+        command=import_command(plan, "output.txt"),
         models=" ".join(dict.fromkeys(names)),
         options=options.format(provider=provider, threads=plan["runtime"]["threads"]),
     )

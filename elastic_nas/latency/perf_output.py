@@ -5,18 +5,22 @@ github.com/microsoft/onnxruntime; ``BenchmarkModel::LogResults`` in
 tensorflow/lite/tools/benchmark/benchmark_model.cc of github.com/tensorflow/tensorflow.
 """
 
-import json
 import re
 from typing import Any
 
 from elastic_nas.errors import TableError
-from elastic_nas.kit_figures import RESULT, digest
+from elastic_nas.kit_check import MAX_SAMPLES, PARTS, RESULT_SCHEMA
+from elastic_nas.kit_figures import digest
+from elastic_nas.latency.kit_model import checked_plan
 from elastic_nas.machine import cpu_info, cpu_name, vector_flags
+from elastic_nas.outside import parse_json
 
 FIRST = "== elastic-kit "
 UNFILTERED = "none: all samples count, as the program does not tell which were disturbed"
 COPIED = ("device", "network", "draw", "precision")
-NUMBER = r"([0-9.]+(?:e[+-]?[0-9]+)?)"
+NUMBER = r"([0-9]{1,15}(?:\.[0-9]{0,20})?(?:e[+-]?[0-9]{1,3})?)(?![0-9.])"
+MOST_CHARACTERS = 65536
+"""Of what a program prints about one model: its figures stand at the end."""
 RUNS = 50
 WARMUP = {"onnxruntime": 1, "litert": 3}
 
@@ -32,30 +36,34 @@ def content_of(text: str) -> dict[str, Any]:
     Raises:
         TableError: The output is damaged, or holds no figures of some model.
     """
-    name, _, rest = text.removeprefix(FIRST).partition(" ")
+    name, _, rest = text.replace("\r\n", "\n").removeprefix(FIRST).partition(" ")
     version, _, body = rest.partition("\n")
     if name not in WARMUP:
         raise TableError(f"it comes from {name[:40]!r}, not from one of {', '.join(WARMUP)}.")
-    sections = re.split(r"(?m)^== ", body)[1:]
-    pairs = [section.partition("\n")[::2] for section in sections]
+    sections = [section.partition("\n") for section in re.split(r"(?m)^== ", body)[1:]]
+    pairs = [(title.strip(), output) for title, _, output in sections]
     named = dict(pairs)
     if not {"plan", "machine"} <= named.keys():
         raise TableError("it lacks the plan or the machine: run the script again.")
     plan = _plan(named["plan"])
-    figures: dict[str, list[list[Any]]] = {}
-    for title, output in pairs:
-        if title.startswith("model "):
-            figures.setdefault(title.removeprefix("model "), []).append(_round(name, title, output))
+    figures = _figures(name, pairs, plan)
     provider = plan["runtime"]["provider"] if name == "onnxruntime" else "CPU"
+    rounds = max([1, *map(len, figures.values())])
+    protocol = {"warmup": WARMUP[name], "rounds": rounds, "accepted_per_round": RUNS}
+    rows = [
+        {"name": model["name"], "is": model["is"], "rounds": figures[_title(model)]}
+        for model in _models(plan)
+    ]
     return {
-        "schema": RESULT,
+        "schema": RESULT_SCHEMA,
+        "sha256": plan["sha256"],
         "plan": plan["sha256"],
         **{key: plan[key] for key in COPIED},
-        "protocol": {"blocks": _protocol(plan, name, figures)},
+        "protocol": {part: {**plan["protocol"]["blocks"], **protocol} for part in PARTS},
         "runtime": {**plan["runtime"], "name": name, "provider": provider, "version": version},
         "filter": UNFILTERED,
         **_machine(named["machine"]),
-        "groups": [{"rows": [_row(model, figures) for model in _models(plan)]}],
+        "groups": [{"part": "blocks", "rounds": rounds, "rows": rows}],
         "complete": "end" in named,
     }
 
@@ -63,12 +71,16 @@ def content_of(text: str) -> dict[str, Any]:
 def _plan(text: str) -> dict[str, Any]:
     """The plan, as the script printed it."""
     try:
-        plan = json.loads(text)
+        plan = parse_json(text)
         sound = plan["sha256"] == digest(plan)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         sound = False
     if not sound:
         raise TableError("its plan is damaged: run the script again.")
+    try:
+        checked_plan(plan)
+    except TableError as error:
+        raise TableError(f"its plan cannot be: {error}") from error
     return dict(plan)
 
 
@@ -76,15 +88,25 @@ def _models(plan: dict[str, Any]) -> list[dict[str, Any]]:
     return [*plan["anchors"], *plan["blocks"], *plan["children"]]
 
 
-def _protocol(plan: dict[str, Any], name: str, figures: dict[str, Any]) -> dict[str, Any]:
-    rounds = max(map(len, figures.values()), default=0)
-    changed = {"warmup": WARMUP[name], "rounds": rounds, "accepted_per_round": RUNS}
-    return {**plan["protocol"]["blocks"], **changed}
+def _title(model: dict[str, Any]) -> str:
+    """How the script names a model: an anchor by the child that it is."""
+    file: str = model["file"]
+    return file.removeprefix("models/").removesuffix(".onnx")
 
 
-def _row(model: dict[str, Any], figures: dict[str, list[list[Any]]]) -> dict[str, Any]:
-    file = model["file"].removeprefix("models/").removesuffix(".onnx")
-    return {"name": model["name"], "is": model["is"], "rounds": figures.get(file, [])}
+def _figures(
+    name: str, sections: list[tuple[str, str]], plan: dict[str, Any]
+) -> dict[str, list[list[Any]]]:
+    """The rounds of each of the plan's models, by its title."""
+    figures: dict[str, list[list[Any]]] = {_title(model): [] for model in _models(plan)}
+    for title, output in sections:
+        kind, _, model = title.partition(" ")
+        if kind != "model":
+            continue
+        if model not in figures:
+            raise TableError(f"it has figures of {model[:100]!r}, which its plan has not.")
+        figures[model].append(_round(name, title, output[-MOST_CHARACTERS:]))
+    return figures
 
 
 def _machine(text: str) -> dict[str, Any]:
@@ -117,11 +139,11 @@ def _perf_test(output: str) -> tuple[float, float, float, int] | None:
         re.search(rf"{what} Latency(?: is|:) *{NUMBER} *s", output)
         for what in ("Min", "P50", "P90")
     ]
-    runs = re.search(r"(?:Runs|Total iterations|Total inference requests): *([0-9]+)", output)
+    runs = re.search(r"(?:Runs|Total iterations|Total inference requests): *([0-9]{1,30})", output)
     if not all(found):
         return None
     least, middle, high = (1e3 * float(match[1]) for match in found if match)
-    return least, middle, high, int(runs[1]) if runs else RUNS
+    return least, middle, high, min(int(runs[1]), MAX_SAMPLES) if runs else RUNS
 
 
 def _benchmark_model(output: str) -> tuple[float, float, float, int] | None:
@@ -129,8 +151,10 @@ def _benchmark_model(output: str) -> tuple[float, float, float, int] | None:
     lines = [line for line in output.splitlines() if "count=" in line and "min=" in line]
     if not lines or "Inference timings in us" not in output:
         return None
-    values = {key: float(value) for key, value in re.findall(rf"(\w+)={NUMBER}", lines[-1])}
+    values = {
+        key: float(value) for key, value in re.findall(rf"\b(\w{{1,20}})={NUMBER}", lines[-1])
+    }
     if not {"count", "min", "max", "avg"} <= values.keys():
         return None
     middle, high = values.get("median", values["avg"]), values.get("p95", values["max"])
-    return values["min"] / 1e3, middle / 1e3, high / 1e3, int(values["count"])
+    return values["min"] / 1e3, middle / 1e3, high / 1e3, int(min(values["count"], MAX_SAMPLES))
