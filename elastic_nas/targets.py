@@ -188,7 +188,7 @@ def open_target(
     plain = Predictor(network, content, stale=elsewhere, level=level)
     checked = None if elsewhere else read_speed(device.name, plain.digest)
     measured = _measured(network, device, plain.digest, run)
-    predictor, broken = _informed(network, content, plain, checked, measured)
+    predictor, broken = _informed(plain, checked, measured)
 
     def bound_ms(genotypes: NDArray[np.integer]) -> NDArray[np.float64]:
         """The bound, and what was measured where that is more."""
@@ -231,26 +231,21 @@ def _measured(network: Network, device: Device, digest: str, run: RunFolder | No
 
 
 def _informed(
-    network: Network,
-    table: LatencyTable,
-    plain: Predictor,
-    checked: Checked | None,
-    measured: Measured,
+    plain: Predictor, checked: Checked | None, measured: Measured
 ) -> tuple[Predictor, list[Genotype]]:
     """The predictor that knows of the last check, and of measured children that broke their bound.
 
     Returns:
         It, and these children.
     """
-    make = partial(Predictor, network, table, level=plain.level)
     if checked is not None and checked.why:
-        return make(stale=f"{checked.why} (checked {checked.date})"), []
+        return plain.told(stale=f"{checked.why} (checked {checked.date})"), []
     speed = 1.0 if checked is None else checked.factor
     children = list(measured.ms)
     if not children or not plain.promise:
-        return make(stale=plain.stale, speed=speed), []
+        return plain.told(stale=plain.stale, speed=speed), []
     ms = np.array(list(measured.ms.values()))
     ratios = ms / plain.predict_ms(np.array(children))
     over = np.flatnonzero(ms > plain.bound_ms(np.array(children)))
     also = tuple(float(ratio) for ratio in ratios[over])
-    return make(speed=speed, also=also), [children[i] for i in over]
+    return plain.told(speed=speed, also=also), [children[i] for i in over]

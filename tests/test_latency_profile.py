@@ -16,7 +16,8 @@ from elastic_nas.latency import profile as module
 from elastic_nas.latency.bench import Anchors, Bench, Job
 from elastic_nas.latency.devices import Device
 from elastic_nas.latency.drift import check_drift, verdict
-from elastic_nas.latency.model import calibrate, child_features
+from elastic_nas.latency.fitting import features_of
+from elastic_nas.latency.model import calibrate
 from elastic_nas.latency.plan import (
     ANCHORS,
     Draw,
@@ -46,6 +47,10 @@ def made(table=None, network=NETWORK, save=lambda table: None, **draw):
     return profile(network, FakeRuntime(), DEVICE, table, save=save, draw=Draw(**draw))
 
 
+def rows_of(genotypes):
+    return [fake_latency.child(NETWORK, genotype, "verify", 1.0) for genotype in genotypes]
+
+
 def test_a_profile_predicts_fresh_children_as_well_as_can_be(stopwatch):
     table = made()
     assert table.missing(s for unit in NETWORK.units for s in unit.specs()) == []
@@ -72,11 +77,11 @@ def test_the_bound_covers_95_percent_of_fresh_children_on_average(stopwatch):
     stopwatch.noise, covered = 0.05, []
     for seed in range(12):
         children = calibration_children(NETWORK, 60, seed, [])
-        features = [child_features(NETWORK.blocks(g), table.entry_ms) for g in children]
+        features = features_of(NETWORK, table, rows_of(children))
         measured = [stopwatch.timing(child_ms(NETWORK, g)).ms for g in children]
-        model = calibrate(fitted, np.array(features), np.array(measured), 0.01)
+        model = calibrate(fitted, features, np.array(measured), 0.01)
         fresh = calibration_children(NETWORK, 200, f"fresh {seed}", children)
-        features = np.array([child_features(NETWORK.blocks(g), table.entry_ms) for g in fresh])
+        features = features_of(NETWORK, table, rows_of(fresh))
         measured = np.array([stopwatch.timing(child_ms(NETWORK, g)).ms for g in fresh])
         covered.append((measured <= model.bound_factor() * model.predict_ms(features)).mean())
     assert 0.92 < np.mean(covered) < 0.98
