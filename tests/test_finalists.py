@@ -27,7 +27,8 @@ def anchored(run):
     opened = open_run(run)
     table = LatencyTable.read(opened.table(DEVICE))
     network = opened.network
-    anchors = [{"classes": 10, "genotype": list(network.smallest), "ms": 0.1}]
+    ms = next(row.ms for row in table.children if row.genotype == network.smallest)
+    anchors = [{"classes": 10, "genotype": list(network.smallest), "ms": ms}]
     table.provenance["anchors"][network.identity] = anchors
     table.write(opened.table(DEVICE))
     return opened
@@ -121,7 +122,7 @@ def test_what_was_measured_belongs_to_the_tables_model_and_anchors(anchored, mon
     table.models["another space"] = next(iter(table.models.values()))
     table.write(anchored.table(DEVICE))
     assert len(open_target(anchored.network, DEVICE, run=anchored).measured.ms) == len(front)
-    table.provenance["anchors"][anchored.network.identity][0]["ms"] = 0.2
+    table.provenance["anchors"][anchored.network.identity][0]["ms"] *= 1.1
     table.write(anchored.table(DEVICE))
     assert open_target(anchored.network, DEVICE, run=anchored).measured.ms == {}
 

@@ -68,12 +68,28 @@ def of_others(table):
     table.children = [replace(row, space="another") for row in table.children]
 
 
+def anchored(factor, genotype=NETWORK.smallest):
+    def change(table):
+        known = {row.genotype: row.ms for row in table.children if row.role == "fit"}
+        row = {"classes": 10, "genotype": list(genotype)}
+        row["ms"] = factor * known.get(genotype, 1.0)
+        table.provenance["anchors"][NETWORK.identity] = [row]
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (anchored(1.3), "its anchor children took 1.30 times what it says of the same"),
+        (anchored(0.5), "its anchor children took 0.50 times"),
+        (anchored(1.0, (0, 1)), "a child that this space has not: this space has 25 genes"),
+        (anchored(1.0, (9,) * 25), "a child that this space has not: gene"),
+        (of_child("fit", genotype=(0,) * 24), "a child that this space has not"),
+        (of_child("calibrate", genotype=(9,) * 25), "a child that this space has not"),
         (times_ten, "its model is not the one that its blocks and its 20 children to fit on give"),
         (one_block, "its model is not the one"),
-        (of_child("fit", ms=9.0), "its model is not the one"),
+        (of_child("fit", ms=9.0), "its anchor children took"),
         (of_child("calibrate", ms=9.0), "the ratios of its bound are not those of its children"),
         (of_child("fit", role="verify"), "fitted on 20 children .*, but it holds 19 and 60"),
         (of_others, "fitted on 20 children and bounded by 60, but it holds 0 and 0"),
@@ -90,6 +106,7 @@ def of_others(table):
     ],
 )
 def test_what_contradicts_itself_is_refused(table, change, message):
+    anchored(1.1)(table)
     Predictor(NETWORK, table)
     change(table)
     with pytest.raises(TableError, match=f"contradicts itself about tiny:size=8: .*{message}") as e:

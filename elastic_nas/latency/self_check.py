@@ -7,15 +7,19 @@ the weights are the best ones, or they are not.
 """
 
 from dataclasses import fields
-from math import isclose, isfinite
+from math import exp, isclose, isnan, log, nan
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elastic_nas.errors import TableError
+from elastic_nas.errors import GenotypeError, TableError
+from elastic_nas.genotype import check
 from elastic_nas.latency.fitting import features_of, ms_of, noise_of, rows_of
 from elastic_nas.latency.model import RAW, FittedModel, is_best, quality, raw_model, worth
+from elastic_nas.latency.rows import ChildRow
+from elastic_nas.latency.speed import MAX_MOVE
 from elastic_nas.latency.table import LatencyTable
 
 if TYPE_CHECKING:
@@ -25,6 +29,8 @@ Floats = NDArray[np.float64]
 
 CLOSE = 1e-4
 """Relative: stored figures have six digits."""
+FAR = 1.5
+"""How far a single anchor may be from the table's row of the same child, which is as noisy."""
 
 
 def check_model(network: "Network", table: LatencyTable, *, fully: bool = False) -> None:
@@ -40,28 +46,54 @@ def check_model(network: "Network", table: LatencyTable, *, fully: bool = False)
         MissingEntries: The table lacks blocks of its own children.
         TableError: They contradict each other; the message says what and what to do.
     """
-    model = table.models[network.identity]
-    rows = rows_of(network, table, "fit"), rows_of(network, table, "calibrate")
-    fault = _miscounted(model, len(rows[0]), len(rows[1]))
-    if not fault and model.kind != RAW:
-        features = features_of(network, table, [*rows[0], *rows[1]])
-        parts = features[: len(rows[0])], features[len(rows[0]) :]
-        fault = (
-            _not_positive(model, features)
-            or _not_fitted(model, parts[0], ms_of(rows[0]), table.provenance["null_ms"])
-            or _not_its_figures(model, parts[1], ms_of(rows[1]), fully=fully)
-        )
-        if not fault and fully and rows[1]:
-            floor = noise_of(rows[1])
-            if not _alike(model.noise_floor, floor if isfinite(floor) else None):
-                fault = "the stored noise floor is not that of its children"
+    try:
+        fault = _fault(network, table, fully=fully)
+    except GenotypeError as error:
+        fault = f"it holds a child that this space has not: {error}"
     if fault:
         name = table.device["name"]
         raise TableError(
-            f"the latency table of {name} contradicts itself about {network.space_name}: {fault}."
-            "\nTake the table from where it came from again; or move it away and measure anew: "
-            f"elastic-nas profile {name} --space {network.space_name}"
+            f"the latency table of {name} contradicts itself about {network.space_name}: "
+            f"{fault.rstrip('.')}.\nTake the table from where it came from again; or move it away "
+            f"and measure anew: elastic-nas profile {name} --space {network.space_name}"
         )
+
+
+def _fault(network: "Network", table: LatencyTable, *, fully: bool) -> str:
+    model = table.models[network.identity]
+    fitted, bounded = (rows_of(network, table, role) for role in ("fit", "calibrate"))
+    fault = _miscounted(model, len(fitted), len(bounded)) or _moved_anchors(network, table, fitted)
+    if fault or model.kind == RAW:
+        return fault
+    features = features_of(network, table, [*fitted, *bounded])
+    parts = features[: len(fitted)], features[len(fitted) :]
+    fault = (
+        _not_positive(model, features)
+        or _not_fitted(model, parts[0], ms_of(fitted), table.provenance["null_ms"])
+        or _not_its_figures(model, parts[1], ms_of(bounded), fully=fully)
+    )
+    floor = noise_of(bounded) if fully and bounded and not fault else nan
+    if not isnan(floor) and not _alike(model.noise_floor, floor):
+        fault = f"its children give a noise floor of {floor:.2%}, stored is another"
+    return fault
+
+
+def _moved_anchors(network: "Network", table: LatencyTable, fitted: list[ChildRow]) -> str:
+    """Whether what anchors took is far from what the table says of the same children."""
+    took = {(row.genotype, row.classes): row.ms for row in fitted}
+    ratios = []
+    for anchor in table.provenance["anchors"].get(network.identity, []):
+        genotype = check(network.dims, tuple(anchor["genotype"]))
+        known = took.get((genotype, anchor["classes"]))
+        ratios += [] if known is None else [anchor["ms"] / known]
+    far = max((max(ratio, 1 / ratio) for ratio in ratios), default=1.0)
+    mean = exp(fmean(map(log, ratios))) if ratios else 1.0
+    if abs(mean - 1) <= MAX_MOVE and far <= FAR:
+        return ""
+    return (
+        f"its anchor children took {mean:.2f} times what it says of the same children, one of them "
+        f"{far:.2f} times more or less"
+    )
 
 
 def _miscounted(model: FittedModel, fitted: int, calibrated: int) -> str:
