@@ -195,12 +195,14 @@ def listing(kind: str, run: Path | None) -> dict[str, Any]:
 
 
 def _devices(run: Path | None) -> list[dict[str, Any]]:
-    from elastic_nas.latency.devices import device_names, load_device, table_places
+    from elastic_nas.latency.devices import known_devices, table_places
     from elastic_nas.machine import environment
 
     rows = []
-    for name in device_names():
-        device = load_device(name)
+    for name, device in known_devices().items():
+        if isinstance(device, ConfigError):
+            rows.append(_unusable(name, device))
+            continue
         found = [str(place) for place in table_places(device, run) if place.is_file()]
         elsewhere = device.mismatch(environment())
         make = "no table yet; make one: elastic-nas " + (
@@ -216,3 +218,10 @@ def _devices(run: Path | None) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _unusable(name: str, error: ConfigError) -> dict[str, Any]:
+    """The row of a profile that is damaged: it is named, and keeps no other from being shown."""
+    fault = f"cannot be used: {error}"
+    none = dict.fromkeys(("runtime", "hint"), "")
+    return {"name": name, "about": fault, "table": None, **none}

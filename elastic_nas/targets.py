@@ -4,7 +4,7 @@ Imports neither torch nor a runtime, so that a query is quick.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from elastic_nas import additive, plugins
 from elastic_nas.additive import AdditiveCost
 from elastic_nas.budgets import Budgets, Costs
-from elastic_nas.errors import ConfigError
+from elastic_nas.errors import ConfigError, ElasticNasError
 from elastic_nas.files import sha256_of
 from elastic_nas.genotype import Genotype
 from elastic_nas.latency.bound import LEVEL
@@ -121,7 +121,26 @@ def runtime_of(device: Device) -> Any:
     Raises:
         ConfigError: The runtime has no such precision, provider or scheme.
     """
-    cls = plugins.load("runtimes", device.runtime, device.place).Runtime
+    module = plugins.load("runtimes", device.runtime, device.place)
+    cls: Any = getattr(module, "Runtime", None)
+    sound = is_dataclass(cls) and callable(cls)
+    if not sound:
+        raise ConfigError(f"{device.runtime!r} defines no dataclass 'Runtime'.")
+    try:
+        made = cls(threads=device.threads, precision=device.precision, **_options(cls, device))
+        lacking = [name for name in plugins.MEMBERS["runtimes"] if not hasattr(made, name)]
+    except ElasticNasError:
+        raise
+    except Exception as error:  # of somebody's code
+        told = f"{type(error).__name__}: {str(error)[:300]}"
+        raise ConfigError(f"{device.runtime!r} fails when it is used: {told}") from error
+    if lacking:
+        raise ConfigError(f"Runtime in {device.runtime!r} lacks {', '.join(lacking)}.")
+    return made
+
+
+def _options(cls: Any, device: Device) -> dict[str, str]:
+    """Provider and scheme, where the device names them."""
     given = {"provider": device.provider, "scheme": device.scheme}
     known = {f.name for f in fields(cls)}
     if "scheme" in known and device.precision == "int8" and device.cpu and not device.scheme:
@@ -131,11 +150,11 @@ def runtime_of(device: Device) -> Any:
             device.cpu.get("flags", facts["flags"]),
             device.provider,
         )
-    set_ = {key: value for key, value in given.items() if value}
-    if not set_.keys() <= known:
-        lacking = ", ".join(sorted(set_.keys() - known))
+    options = {key: value for key, value in given.items() if value}
+    if not options.keys() <= known:
+        lacking = ", ".join(sorted(options.keys() - known))
         raise ConfigError(f"{device.name}: runtime {device.runtime} has no {lacking}.")
-    return cls(threads=device.threads, precision=device.precision, **set_)
+    return options
 
 
 def missing_runtime(device: Device) -> str:
@@ -227,7 +246,7 @@ def _memory_bytes(
 def _measured(network: Network, device: Device, digest: str, run: RunFolder | None) -> Measured:
     if run is None:
         return Measured(digest, {})
-    return read_measured(run.measured(device.name), digest, len(network.dims))
+    return read_measured(run.measured(device.name), digest, network.dims)
 
 
 def _informed(
