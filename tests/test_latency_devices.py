@@ -7,6 +7,8 @@ from dataclasses import replace
 import fake_latency
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from small_run import done, facts
 
 from elastic_nas import plugins
@@ -332,3 +334,21 @@ def test_a_missing_table_says_how_to_make_one(tmp_path):
     ):
         with pytest.raises(TableError, match=re.escape(advice)):
             find_table(load_device(name), run=tmp_path)
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(at=st.integers(0, len(GOOD) - 1), cut=st.integers(0, 12), text=st.text(max_size=6))
+def test_a_damaged_profile_is_refused_or_sound(tmp_path, at, cut, text):
+    path = tmp_path / "pi.yaml"
+    damaged = GOOD[:at] + text + GOOD[at + cut :]
+    path.write_text(damaged, encoding="utf-8", errors="surrogatepass")
+    try:
+        device = load_device(str(path))
+    except ConfigError as error:
+        assert str(error).isprintable() or "\n" in str(error)  # noqa: PT017
+        return
+    assert device.name == "pi"
+    assert 1 <= device.threads <= 1024
+    device.mismatch(FACTS)

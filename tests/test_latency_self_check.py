@@ -1,12 +1,15 @@
 """A table whose model does not follow from its own children is refused, whatever was changed."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from random import Random
 
 import fake_latency
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from elastic_nas.errors import TableError
 from elastic_nas.files import data_folder
@@ -168,3 +171,67 @@ def test_a_figure_that_a_prediction_leans_on_cannot_change_unseen(tmp_path):
         (tmp_path / "t.json").write_text(json.dumps(parts))
         with pytest.raises(TableError, match="contradicts itself"):
             Predictor(NETWORK, LatencyTable.read(tmp_path / "t.json"))
+
+
+JSON = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.text(max_size=3),
+    st.sampled_from([10**18, 10**400, "x" * 10**5, "\x1b[2J", [], {}, [[]]]),
+)  # fmt: skip
+
+
+def places(value, path=()):
+    """Every place in a JSON value."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        yield (*path, key)
+        if isinstance(inner, dict | list):
+            yield from places(inner, (*path, key))
+
+
+SOUND = fake_latency.table(NETWORK)
+WRITTEN = {}
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    seed=st.integers(0, 2**32),
+    value=JSON,
+    how=st.sampled_from(["replace", "delete", "double", "scale"]),
+)
+def test_what_a_damaged_table_predicts_is_what_the_sound_one_does(tmp_path, seed, value, how):
+    """Or it is refused: nothing that predictions or bounds lean on changes unseen."""
+    if not WRITTEN:
+        SOUND.write(tmp_path / "t.json")
+        WRITTEN["text"] = (tmp_path / "t.json").read_text()
+        WRITTEN["bounds"] = bounds_of(tmp_path / "t.json")
+    parts, random = json.loads(WRITTEN["text"]), Random(seed)
+    part = random.choice(sorted(parts))
+    holder = {part: parts[part]}
+    *path, last = random.choice(list(places(holder)))
+    target = parts
+    for step in path:
+        target = target[step]
+    if how == "delete":
+        del target[last]
+    elif how == "double" and isinstance(target, list):
+        target.append(deepcopy(target[last]))
+    elif how == "scale" and isinstance(target[last], float):
+        target[last] *= 1.1
+    else:
+        target[last] = value
+    (tmp_path / "t.json").write_text(json.dumps(parts))
+    try:
+        found = bounds_of(tmp_path / "t.json")
+    except TableError:
+        return
+    np.testing.assert_allclose(found, WRITTEN["bounds"], rtol=1e-3)
+
+
+def bounds_of(path):
+    """What children of measured blocks are bounded by."""
+    predictor = Predictor(NETWORK, LatencyTable.read(path))
+    genotypes = np.array([row.genotype for row in SOUND.children])
+    bounds = predictor.bound_ms(genotypes)
+    assert (bounds >= predictor.predict_ms(genotypes)).all()
+    return bounds

@@ -49,9 +49,9 @@ def features_of(network: "Network", table: LatencyTable, rows: Sequence[ChildRow
     total = np.zeros((len(rows), len(FEATURES)))
     for classes in dict.fromkeys(row.classes for row in rows):
         mine = [place for place, row in enumerate(rows) if row.classes == classes]
-        genotypes = [check(network.dims, rows[place].genotype) for place in mine]
+        genotypes = np.array([check(network.dims, rows[place].genotype) for place in mine])
         for unit in _units(network, classes):
-            own = [tuple(genotype[gene] for gene in unit.genes) for genotype in genotypes]
+            own = list(map(tuple, genotypes[:, list(unit.genes)].tolist()))
             numbers = {indices: number for number, indices in enumerate(dict.fromkeys(own))}
             known = np.array([_unit_features(unit, table, indices) for indices in numbers])
             total[mine] += known[[numbers[indices] for indices in own]]

@@ -17,7 +17,7 @@ from elastic_nas.latency.micromodels import block_model, child_model
 from elastic_nas.latency.plan import Draw, Plan, plan_for
 from elastic_nas.latency.provenance import Visit, complete, fresh_table
 from elastic_nas.latency.rows import BlockRow, ChildRow
-from elastic_nas.latency.self_check import check_model
+from elastic_nas.latency.self_check import check_children, check_model
 from elastic_nas.latency.speed import check_move
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.measure import Protocol, environment
@@ -95,8 +95,10 @@ def extend(table: LatencyTable, network: "Network", bench: Bench, save: Save, dr
     """Measure what the table lacks for this network, and fit its model.
 
     Raises:
+        TableError: It holds children that the network has not.
         MeasurementRefused: The machine is too busy, or its speed has moved too far.
     """
+    check_children(network, table)
     visit = Visit()
     plan = plan_for(network, draw)
     rows = _anchor_rows(network, plan, table)

@@ -59,6 +59,24 @@ def check_model(network: "Network", table: LatencyTable, *, fully: bool = False)
         )
 
 
+def check_children(network: "Network", table: LatencyTable) -> None:
+    """Refuse a table that holds children of a network, or anchors, which the network has not.
+
+    Raises:
+        TableError: It does.
+    """
+    anchors = table.provenance["anchors"].get(network.identity, [])
+    genotypes = [row.genotype for row in table.children if row.space == network.identity]
+    try:
+        for genotype in [*genotypes, *(tuple(anchor["genotype"]) for anchor in anchors)]:
+            check(network.dims, genotype)
+    except GenotypeError as error:
+        raise TableError(
+            f"the latency table of {table.device['name']} holds a child that {network.space_name} "
+            f"has not: {error}\nMove it away and measure anew."
+        ) from error
+
+
 def _fault(network: "Network", table: LatencyTable, *, fully: bool) -> str:
     model = table.models[network.identity]
     fitted, bounded = (rows_of(network, table, role) for role in ("fit", "calibrate"))
