@@ -217,12 +217,14 @@ def _runtime(name: str) -> dict[str, Any]:
 
 
 def _devices(run: Path | None) -> list[dict[str, Any]]:
-    from elastic_nas.latency.devices import device_names, load_device, table_places
+    from elastic_nas.latency.devices import known_devices, table_places
     from elastic_nas.machine import environment
 
     rows = []
-    for name in device_names():
-        device = load_device(name)
+    for name, device in known_devices().items():
+        if isinstance(device, ConfigError):
+            rows.append(_unusable(name, device))
+            continue
         words = ["run folder"] * (run is not None) + ["per-user folder", "shipped"]
         places = zip(table_places(device, run), words, strict=True)
         found = [(str(place), word) for place, word in places if place.is_file()]
@@ -244,6 +246,13 @@ def _devices(run: Path | None) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _unusable(name: str, error: ConfigError) -> dict[str, Any]:
+    """The row of a profile that is damaged: it is named, and keeps no other from being shown."""
+    fault = {"about": f"cannot be used: {error}", "use": "unusable"}
+    none = dict.fromkeys(("runtime", "install", "hint"), "")
+    return {"name": name, "table": None, "place": None, **none, **fault}
 
 
 def _lacks(device: "Device") -> str:
