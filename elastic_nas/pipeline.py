@@ -19,7 +19,7 @@ from elastic_nas.genotype import Genotype
 from elastic_nas.latency.bound import LEVEL
 from elastic_nas.network import Network
 from elastic_nas.progress import say
-from elastic_nas.query import Answer
+from elastic_nas.query import Answer, Answers
 from elastic_nas.query import query as answer_query
 from elastic_nas.runs import RunFolder
 from elastic_nas.search.history import History, Row, read_history
@@ -190,7 +190,7 @@ def search(
         data = load_dataset(config.data, config.seed, config.statistics)
         judge = judge_of(run, config, data)
         ties = ties_of(run, judge)
-        history = History(run.history, ties)
+        history = History(run.history, ties, network.dims)
         if history.foreign:
             say(f"{history.foreign} rows of other weights, images or settings are left aside.")
         write_json(run.ties, ties)
@@ -217,7 +217,7 @@ def _front(run: RunFolder, target: Target, budgets: Budgets, history: History) -
     from elastic_nas.search.front import pareto_front
 
     answers = answers_of(list(history), run, target, budgets)
-    chosen = pareto_front([a.accuracy for a in answers], [a.bound_ms for a in answers])
+    chosen = pareto_front(answers.accuracy.tolist(), answers.bound_ms.tolist())
     return [answers[index] for index in chosen]
 
 
@@ -248,7 +248,7 @@ def query(
     *,
     table: Path | None = None,
     level: float = LEVEL,
-) -> tuple[list[Answer], Target]:
+) -> tuple[Answers, Target]:
     """All evaluated children within the budgets, the best first, by their latency *bound*.
 
     Args:
@@ -267,7 +267,7 @@ def query(
     return answers_of(searched_rows(run), run, target, budgets), target
 
 
-def answers_of(rows: list[Row], run: RunFolder, target: Target, budgets: Budgets) -> list[Answer]:
+def answers_of(rows: list[Row], run: RunFolder, target: Target, budgets: Budgets) -> Answers:
     """The evaluated children within the budgets and the device's own limits, the best first."""
     notes, limits = target.notes, target.limited(budgets)
     return answer_query(
@@ -287,4 +287,4 @@ def searched_rows(run: RunFolder) -> list[Row]:
             f"nothing has been searched in {run.path} yet; run elastic-nas search {run.path} "
             "--device DEVICE first."
         )
-    return read_history(run.history, ties)
+    return read_history(run.history, ties, run.network.dims)

@@ -6,6 +6,7 @@ entry is the list of its blocks' values.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from elastic_nas.errors import GenotypeError
@@ -74,6 +75,7 @@ def _flat(dims: Dims, key: str, values: list[Any]) -> Iterator[Any]:
             yield blocks[block - 1] if block <= len(blocks) else dim.choices[0]
 
 
+@lru_cache(maxsize=4096)
 def _address(name: str) -> tuple[str, int | None]:
     """The key a dim's value stands under, and its block's number where blocks differ."""
     parts = name.split(".")
