@@ -144,7 +144,7 @@ class TrainConfig(_Strict):
     validations: Annotated[int, Field(ge=0, le=1000)] = 10
     """How often in all the largest and the smallest child are judged on search-validation images;
     the best checkpoint is kept."""
-    checkpoint_seconds: Annotated[float, Field(gt=0, le=10_000_000)] = 60.0
+    checkpoint_seconds: Annotated[float, Field(gt=0, le=1e9)] = 60.0
     """Time between checkpoints."""
     keep_checkpoints: Annotated[int, Field(gt=0, le=1000)] = 3
     """Newest checkpoints that are kept, beside the best."""

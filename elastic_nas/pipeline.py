@@ -3,6 +3,7 @@
 Heavy imports stand inside the functions: a query must not pay for torch.
 """
 
+import os
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -108,7 +109,7 @@ def write_run_file(run: RunFolder, config: "RunConfig") -> None:
     """Write the full run file, with the paths in it made absolute."""
     from elastic_nas.run_file import dump_run
 
-    init = None if config.train.init is None else str(Path(config.train.init).resolve())
+    init = None if config.train.init is None else os.path.realpath(config.train.init)
     places = {
         "data": anchored(config.data),
         "train": config.train.model_copy(update={"init": init}),
@@ -117,12 +118,19 @@ def write_run_file(run: RunFolder, config: "RunConfig") -> None:
 
 
 def judge_of(run: RunFolder, config: "RunConfig", data: "Dataset") -> "Judge":
-    """The run's supernet with the images its children are calibrated and judged on."""
-    from elastic_nas.training.checkpoint import load_checkpoint
+    """The run's supernet with the images its children are calibrated and judged on.
+
+    Raises:
+        CheckpointError: See `load_checkpoint`.
+        ConfigError: The weights were trained with another seed, or on other images.
+    """
+    from elastic_nas.training.belongs import check_belongs
+    from elastic_nas.training.checkpoint import load_checkpoint, read_facts
     from elastic_nas.training.device import device_of, set_threads
     from elastic_nas.training.evaluation import Judge
 
     set_threads(config.train.threads)
+    check_belongs(read_facts(run.weights), data, config.seed, run.path)
     supernet = run.network.supernet()
     at = load_checkpoint(run.weights, run.network, supernet)
     if at.step < at.steps:
