@@ -2,10 +2,13 @@ import json
 import os
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from elastic_nas.errors import RunFolderError
-from elastic_nas.genotype import Dim
+from elastic_nas.genotype import Dim, canonical, check
 from elastic_nas.search.history import History, Row, read_history
+from elastic_nas.search.lines import Damage, parse_lines
 
 TIES = {"weights": "w", "split": "s", "calibration": "c"}
 DIMS = (Dim("a", (1, 2)), Dim("b", (1, 2, 3), needs=(0, 0)))
@@ -128,6 +131,33 @@ def test_a_good_line_is_good(path):
         spelled(split='"test"'),
         spelled(ties="[]"),
         spelled(seconds="1e999"),
+        spelled(seconds="-1"),
+        spelled(seconds="1e10"),
+        spelled(accuracy="-0.5"),
+        spelled(accuracy="true"),
+        spelled(accuracy='"1"'),
+        spelled(accuracy="0.123"),
+        spelled(n="true"),
+        spelled(n="1000000000"),
+        spelled(n="9" * 400),
+        spelled(genotype='"0,1,0"'),
+        spelled(genotype='"0"'),
+        spelled(genotype='"0,3"'),
+        spelled(genotype='"0,-1"'),
+        spelled(genotype='"0,01"'),
+        spelled(genotype='"0,99999"'),
+        spelled(genotype='"0,1,"'),
+        spelled(genotype='"1,0\\n"'),
+        spelled(genotype='"' + "0," * 5000 + '0"'),
+        spelled(ties='{"a": 1}'),
+        spelled(ties='{"a": "b", "a": "c"}'),
+        spelled(ties='{"a": "b""c": "d"}'),
+        spelled(ties='{"a": "b", }'),
+        spelled(ties='{"a": "%s"}' % ("x" * 300)),
+        spelled(more="1"),
+        spelled().replace(b'"n"', b'"accuracy": 1, "n"'),
+        spelled() + b" " + spelled(),
+        spelled(genotype='"\\ud800"'),
     ],
 )
 def test_a_damaged_line_is_named(path, line):
@@ -175,3 +205,51 @@ def test_numbers_that_are_none_never_reach_the_file(path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         history.add(Row((1, 1), float("nan"), 100, 1.0))
     assert list(History(path, TIES, DIMS)) == ROWS[:1]
+
+
+def test_a_child_that_is_not_spelled_canonically_is_damage(path):
+    dims = (Dim("a", (1, 2)), Dim("b", (1, 2, 3), needs=(0, 1)))
+    path.parent.mkdir()
+    path.write_bytes(spelled(genotype='"1,2"') + b"\n" + spelled(genotype='"0,2"') + b"\n")
+    with pytest.raises(RunFolderError, match=r"line 2 .* canonical form"):
+        History(path, {}, dims)
+
+
+def test_lines_of_another_spelling_say_the_same(path):
+    """Whoever sorts the keys or indents a line loses nothing."""
+    filled(path)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line, sort_keys=True) + " \n" for line in lines))
+    assert read_history(path, TIES, DIMS) == ROWS
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2), st.integers(0, 7)), max_size=20))
+def test_what_is_written_is_read(tmp_path_factory, found):
+    rows = {(a, b): Row((a, b), right / 7, 7, right / 3) for a, b, right in found}
+    path = tmp_path_factory.mktemp("h") / "history.jsonl"
+    filled(path, rows.values())
+    assert list(History(path, TIES, DIMS)) == list(rows.values())
+
+
+LINE = spelled(genotype='"1,2"', accuracy="0.75", n="100", ties='{"weights": "w"}')
+
+
+@given(st.integers(0, len(LINE) - 1), st.integers(0, 255))
+def test_no_changed_byte_escapes(byte, value):
+    """A line with one byte changed is the same line, another sound one, or damage."""
+    changed = LINE[:byte] + bytes([value]) + LINE[byte + 1 :]
+    try:
+        [line] = parse_lines([changed], DIMS)
+    except Damage:
+        return
+    assert 0 <= line.accuracy <= 1
+    assert abs(line.accuracy * line.n - round(line.accuracy * line.n)) < 1e-3
+    assert check(DIMS, line.genotype) == canonical(DIMS, line.genotype)
+
+
+@pytest.mark.parametrize("row", [Row((0, 3), 0.5, 10, 1.0), Row((0, 1), 0.55, 10, 1.0)])
+def test_what_could_not_be_read_again_is_not_written(path, row):
+    history = filled(path, ROWS[:1])
+    with pytest.raises(RunFolderError, match="what no history may hold"):
+        history.add(row)
+    assert read_history(path, TIES, DIMS) == ROWS[:1]
