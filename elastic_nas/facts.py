@@ -1,6 +1,7 @@
 """What commands are asked for, and facts about spaces, children and devices as plain values."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ def train_config(
         raise ConfigError(f"give only one of {' and '.join(lengths)}: how long to train.")
     if resume:
         _name_code(changes)
-        if not (folder / "run.yaml").is_file():
+        if not os.path.isfile(folder / "run.yaml"):
             raise RunFolderError(
                 f"{folder} holds no run to resume; leave --resume out to start one, or name the "
                 "run's folder with --out."
@@ -69,7 +70,7 @@ def train_config(
                 f"({', '.join(recipes())}), or a folder of images with --data DIR."
             )
         run_file = "digits" if data == "digits" else "small_data"
-    if Path(run_file).exists():
+    if os.path.exists(run_file):
         return read_run_file(Path(run_file), changes), folder
     if run_file not in recipes():
         raise UnknownName(

@@ -17,12 +17,18 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 12
 
 
 class Strict(BaseModel):
-    """Frozen; unknown keys, strings for numbers, bools for whole numbers, NaN and infinity fail."""
+    """Frozen; unknown keys, strings for numbers, bools for whole numbers, NaN and infinity fail.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    A model is built when it is first used: a query imports more of them than it needs.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True
+    )
 
 
 Model = TypeVar("Model", bound=BaseModel)
