@@ -107,7 +107,7 @@ class _UnitTable:
 
     def take(self, columns: dict[int, Indices]) -> Floats:
         index = _mixed_radix(self.unit.genes, self.unit.sizes, columns)
-        for missing in np.unique(index[np.isnan(self._values[index])]):
+        for missing in _unique(index[np.isnan(self._values[index])]):
             indices = np.unravel_index(missing, self.unit.sizes)
             spec = self.unit.spec_at(tuple(int(i) for i in indices))
             self._values[missing] = 0.0 if spec is None else self._value_of_spec(spec)
@@ -130,7 +130,7 @@ class _MergedTable:
         index = _mixed_radix(self._genes, self._sizes, columns)
         values = self._values.take(index)
         if not self._complete and np.isnan(values).any():
-            self._fill(np.unique(index[np.isnan(values)]))
+            self._fill(_unique(index[np.isnan(values)]))
             self._complete = not np.isnan(self._values).any()
             values = self._values.take(index)
         return values
@@ -139,6 +139,12 @@ class _MergedTable:
         genes = np.unravel_index(index, self._sizes)
         columns = dict(zip(self._genes, genes, strict=True))
         self._values[index] = reduce(self._combine, (unit.take(columns) for unit in self._units))
+
+
+def _unique(index: Indices) -> Indices:
+    """The values that occur, ascending; numpy's own `unique` imports masked arrays: 10 ms."""
+    ordered = np.sort(index)
+    return ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))[: len(ordered)]]
 
 
 def _merge(units: list[_UnitTable], dims: Dims) -> list[list[_UnitTable]]:

@@ -37,6 +37,8 @@ def train_child(
     """
     from elastic_nas import pipeline
     from elastic_nas.run_file import parse_run, read_run_file
+    from elastic_nas.training.belongs import check_seed
+    from elastic_nas.training.checkpoint import read_facts
 
     if origin not in ORIGINS:
         raise ConfigError(f"a child is trained from {' or '.join(ORIGINS)}, not from {origin!r}.")
@@ -50,4 +52,6 @@ def train_child(
     values = config.model_dump()
     values |= {"space": network.space_name, "train": {**values["train"], **own}}
     merged = parse_run(values, changes)
+    if inherited:
+        check_seed(read_facts(run.weights), merged.seed, run.path)
     return pipeline.train(merged, out, resume=resume, named_in=str(run.run_file))

@@ -38,9 +38,9 @@ def candidates(
         raise ConfigError("export needs --device with --latency, or --genotype.")
     answers = pipeline.answers_of(pipeline.searched_rows(run), run, target, budgets)
     found, fastest = [], float("inf")
-    for answer in answers:  # best first; a successor must promise to be faster
-        if answer.bound_ms < fastest:
-            fastest = answer.bound_ms
+    for index, bound_ms in enumerate(answers.bound_ms.tolist()):
+        if bound_ms < fastest:  # best first; a successor must promise to be faster
+            answer, fastest = answers[index], bound_ms
             validation = {"accuracy": answer.accuracy, "n": answer.n}
             found.append(
                 Candidate(answer.genotype, answer.predicted_ms, answer.bound_ms, validation)

@@ -7,21 +7,22 @@ run folder.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
+
+from elastic_nas.strict import Strict, Text
 
 LENGTHS = ("epochs", "minutes", "steps")
 """Keys of the train section of which one says how long to train."""
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(gt=0)]
+Images = Annotated[int, Field(ge=32, le=100_000_000)]
+"""How many images are looked at, at most."""
 
 
-class _Strict(BaseModel):
-    """Frozen; unknown keys, strings for numbers, NaN and infinity are refused."""
+class _Strict(Strict):
+    """A section of the run file; what stands below a key is what it means."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class AugmentConfig(_Strict):
@@ -47,7 +48,7 @@ class GuardConfig(_Strict):
 
     action: Literal["roll_back", "stop"] = "roll_back"
     """``roll_back``: to the last good checkpoint, with a lower rate; ``stop``: keep it and end."""
-    spike: Annotated[float, Field(gt=1)] = 3.0
+    spike: Annotated[float, Field(gt=1, le=1_000_000)] = 3.0
     """A loss counts as a spike from so many times its running mean."""
     rate_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """The learning rate is multiplied by this at each roll-back."""
@@ -58,13 +59,13 @@ class GuardConfig(_Strict):
 class TrainConfig(_Strict):
     """How the supernet is trained: sandwich rule, in-place distillation."""
 
-    epochs: Positive | None = None
+    epochs: Annotated[int, Field(gt=0, le=1_000_000)] | None = None
     """Length of the training in passes over the training split; or give `minutes` or `steps`."""
     minutes: Annotated[float, Field(gt=0, le=100_000)] | None = None
     """Length in minutes; measured on the first steps and turned into a number of steps."""
-    steps: Positive | None = None
+    steps: Annotated[int, Field(gt=0, le=10**12)] | None = None
     """Length in optimiser steps; what `epochs` and `minutes` become in the written run file."""
-    init: str | None = None
+    init: Text | None = None
     """A run to begin with the weights of: of the same space, or of its largest child alone."""
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 64
     """Images a step, over all processes."""
@@ -92,11 +93,11 @@ class TrainConfig(_Strict):
     """Share of the peak rate below which no schedule falls (BigNAS's constant ending)."""
     decay_rate: Annotated[float, Field(gt=0, le=1)] = 0.97
     """Of the exponential schedule: the factor of each `decay_epochs`."""
-    decay_epochs: Annotated[float, Field(gt=0)] = 2.4
+    decay_epochs: Annotated[float, Field(gt=0, le=1_000_000)] = 2.4
     """Of the exponential schedule."""
-    clip_norm: Annotated[float, Field(gt=0)] | None = 5.0
+    clip_norm: Annotated[float, Field(gt=0, le=1e9)] | None = 5.0
     """Largest norm of the summed gradient; null for no such clipping."""
-    clip_value: Annotated[float, Field(gt=0)] | None = None
+    clip_value: Annotated[float, Field(gt=0, le=1e9)] | None = None
     """Largest absolute value of the summed gradient's elements; null for no such clipping."""
     ema: Share | None = None
     """Decay of the exponential moving average of the weights, which is what is searched and
@@ -108,7 +109,7 @@ class TrainConfig(_Strict):
     drop_connect: Share = 0.0
     """Of the last residual block: the k-th of n bears k / n of it. Residual blocks are those whose
     shortcut is their input itself; pooled and projected ones are never dropped."""
-    drop_connect_stages: Positive | None = None
+    drop_connect_stages: Annotated[int, Field(gt=0, le=1000)] | None = None
     """Drop-connect in so many last stages only, at the rates that all have; null: in all."""
     regularise: Literal["largest", "all"] = "largest"
     """Which children bear smoothing (where they learn from labels), dropout and drop-connect."""
@@ -144,7 +145,7 @@ class TrainConfig(_Strict):
     validations: Annotated[int, Field(ge=0, le=1000)] = 10
     """How often in all the largest and the smallest child are judged on search-validation images;
     the best checkpoint is kept."""
-    checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
+    checkpoint_seconds: Annotated[float, Field(gt=0, le=1e9)] = 60.0
     """Time between checkpoints."""
     keep_checkpoints: Annotated[int, Field(gt=0, le=1000)] = 3
     """Newest checkpoints that are kept, beside the best."""
@@ -167,24 +168,24 @@ class TrainConfig(_Strict):
 class SearchConfig(_Strict):
     """How children are searched and judged."""
 
-    strategy: str = "evolution"
+    strategy: Text = "evolution"
     """A module of ``elastic_nas/strategies/``, with options: ``evolution:population_size=30``."""
-    evaluations: Positive = 100
+    evaluations: Annotated[int, Field(gt=0, le=10_000_000)] = 100
     """Children to evaluate."""
-    calibration_images: Annotated[int, Field(ge=32)] = 512
+    calibration_images: Images = 512
     """Training images that re-estimate a candidate's batch-norm statistics."""
-    validation_images: Annotated[int, Field(ge=32)] = 10_000
+    validation_images: Images = 10_000
     """At most so many search-validation images judge a candidate."""
-    export_calibration_images: Annotated[int, Field(ge=32)] = 4096
+    export_calibration_images: Images = 4096
     """Training images that re-estimate the statistics of a child that is exported."""
 
 
 class RunConfig(_Strict):
     """Everything a run depends on."""
 
-    data: str = "digits"
+    data: Text = "digits"
     """``digits``, a folder of class folders or tar shards, a data file, or ``hf:NAME``."""
-    space: str | None = None
+    space: Text | None = None
     """A space with its options, e.g. ``tiny:size=32``; null: chosen from the images."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """Of weights, order, augmentation, children and splits, each through its own generator."""

@@ -1,6 +1,7 @@
 """What commands are asked for, and facts about spaces, children and devices as plain values."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ def train_config(
         raise ConfigError(f"give only one of {' and '.join(lengths)}: how long to train.")
     if resume:
         _name_code(changes)
-        if not (folder / "run.yaml").is_file():
+        if not os.path.isfile(folder / "run.yaml"):
             raise RunFolderError(
                 f"{folder} holds no run to resume; leave --resume out to start one, or name the "
                 "run's folder with --out."
@@ -69,7 +70,7 @@ def train_config(
                 f"({', '.join(recipes())}), or a folder of images with --data DIR."
             )
         run_file = "digits" if data == "digits" else "small_data"
-    if Path(run_file).exists():
+    if os.path.exists(run_file):
         return read_run_file(Path(run_file), changes), folder
     if run_file not in recipes():
         raise UnknownName(
@@ -217,12 +218,14 @@ def _runtime(name: str) -> dict[str, Any]:
 
 
 def _devices(run: Path | None) -> list[dict[str, Any]]:
-    from elastic_nas.latency.devices import device_names, load_device, table_places
+    from elastic_nas.latency.devices import known_devices, table_places
     from elastic_nas.machine import environment
 
     rows = []
-    for name in device_names():
-        device = load_device(name)
+    for name, device in known_devices().items():
+        if isinstance(device, ConfigError):
+            rows.append(_unusable(name, device))
+            continue
         words = ["run folder"] * (run is not None) + ["per-user folder", "shipped"]
         places = zip(table_places(device, run), words, strict=True)
         found = [(str(place), word) for place, word in places if place.is_file()]
@@ -244,6 +247,13 @@ def _devices(run: Path | None) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _unusable(name: str, error: ConfigError) -> dict[str, Any]:
+    """The row of a profile that is damaged: it is named, and keeps no other from being shown."""
+    fault = {"about": f"cannot be used: {error}", "use": "unusable"}
+    none = dict.fromkeys(("runtime", "install", "hint"), "")
+    return {"name": name, "table": None, "place": None, **none, **fault}
 
 
 def _lacks(device: "Device") -> str:

@@ -22,6 +22,7 @@ from elastic_nas.genotype import (
 )
 from elastic_nas.settings import to_settings
 from elastic_nas.single import single_child
+from elastic_nas.space_check import check_space
 from elastic_nas.specs import BlockSpec, Unit
 
 if TYPE_CHECKING:
@@ -63,11 +64,14 @@ class Network:
 
         Raises:
             UnknownName: There is no such space.
-            ConfigError: It has no such option.
+            ConfigError: It has no such option, or its file makes no space; see `check_space`.
             GenotypeError: It has no such child.
         """
         name, child = plugins.split_child(self.space_name)
         space = plugins.create("spaces", name, self.named_in)
+        file, _ = plugins.split_options(name)
+        if file.endswith(".py"):
+            check_space(space, file)
         return space if child is None else single_child(space, child)
 
     @cached_property

@@ -3,6 +3,7 @@
 Heavy imports stand inside the functions: a query must not pay for torch.
 """
 
+import os
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +20,7 @@ from elastic_nas.genotype import Genotype
 from elastic_nas.latency.bound import LEVEL
 from elastic_nas.network import Network
 from elastic_nas.progress import say
-from elastic_nas.query import Answer
+from elastic_nas.query import Answer, Answers
 from elastic_nas.query import query as answer_query
 from elastic_nas.runs import RunFolder
 from elastic_nas.search.history import History, Row, read_history
@@ -108,7 +109,7 @@ def write_run_file(run: RunFolder, config: "RunConfig") -> None:
     """Write the full run file, with the paths in it made absolute."""
     from elastic_nas.run_file import dump_run
 
-    init = None if config.train.init is None else str(Path(config.train.init).resolve())
+    init = None if config.train.init is None else os.path.realpath(config.train.init)
     places = {
         "data": anchored(config.data),
         "train": config.train.model_copy(update={"init": init}),
@@ -117,12 +118,19 @@ def write_run_file(run: RunFolder, config: "RunConfig") -> None:
 
 
 def judge_of(run: RunFolder, config: "RunConfig", data: "Dataset") -> "Judge":
-    """The run's supernet with the images its children are calibrated and judged on."""
-    from elastic_nas.training.checkpoint import load_checkpoint
+    """The run's supernet with the images its children are calibrated and judged on.
+
+    Raises:
+        CheckpointError: See `load_checkpoint`.
+        ConfigError: The weights were trained with another seed, or on other images.
+    """
+    from elastic_nas.training.belongs import check_belongs
+    from elastic_nas.training.checkpoint import load_checkpoint, read_facts
     from elastic_nas.training.device import device_of, set_threads
     from elastic_nas.training.evaluation import Judge
 
     set_threads(config.train.threads)
+    check_belongs(read_facts(run.weights), data, config.seed, run.path)
     supernet = run.network.supernet()
     at = load_checkpoint(run.weights, run.network, supernet)
     if at.step < at.steps:
@@ -190,7 +198,7 @@ def search(
         data = load_dataset(config.data, config.seed, config.statistics)
         judge = judge_of(run, config, data)
         ties = ties_of(run, judge)
-        history = History(run.history, ties)
+        history = History(run.history, ties, network.dims)
         if history.foreign:
             say(f"{history.foreign} rows of other weights, images or settings are left aside.")
         write_json(run.ties, ties)
@@ -217,7 +225,7 @@ def _front(run: RunFolder, target: Target, budgets: Budgets, history: History) -
     from elastic_nas.search.front import pareto_front
 
     answers = answers_of(list(history), run, target, budgets)
-    chosen = pareto_front([a.accuracy for a in answers], [a.bound_ms for a in answers])
+    chosen = pareto_front(answers.accuracy.tolist(), answers.bound_ms.tolist())
     return [answers[index] for index in chosen]
 
 
@@ -248,7 +256,7 @@ def query(
     *,
     table: Path | None = None,
     level: float = LEVEL,
-) -> tuple[list[Answer], Target]:
+) -> tuple[Answers, Target]:
     """All evaluated children within the budgets, the best first, by their latency *bound*.
 
     Args:
@@ -267,7 +275,7 @@ def query(
     return answers_of(searched_rows(run), run, target, budgets), target
 
 
-def answers_of(rows: list[Row], run: RunFolder, target: Target, budgets: Budgets) -> list[Answer]:
+def answers_of(rows: list[Row], run: RunFolder, target: Target, budgets: Budgets) -> Answers:
     """The evaluated children within the budgets and the device's own limits, the best first."""
     notes, limits = target.notes, target.limited(budgets)
     return answer_query(
@@ -287,4 +295,4 @@ def searched_rows(run: RunFolder) -> list[Row]:
             f"nothing has been searched in {run.path} yet; run elastic-nas search {run.path} "
             "--device DEVICE first."
         )
-    return read_history(run.history, ties)
+    return read_history(run.history, ties, run.network.dims)

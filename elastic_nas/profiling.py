@@ -1,12 +1,12 @@
 """Latency tables of this machine: measure, check; and the kit that does so on another."""
 
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elastic_nas.errors import ConfigError, TableError, UnknownName
-from elastic_nas.files import data_folder, locked, sha256_of, user_folder, write_atomic
+from elastic_nas.errors import ConfigError, ElasticNasError, TableError
+from elastic_nas.files import data_folder, locked, sha256_of, user_folder, write_atomic, writing
 from elastic_nas.latency.devices import Device, find_table, load_device
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.machine import environment
@@ -67,9 +67,16 @@ class Scope:
             table.check_fits(device)
         return table
 
-    def locked(self) -> AbstractContextManager[None]:
-        """Keep others out of the run folder meanwhile."""
-        return nullcontext() if self.run is None else locked(self.run.path)
+    def writing(self, device: Device, wait_s: float = 0.0) -> AbstractContextManager[None]:
+        """Keep others from writing the table meanwhile: whoever reads it first reads it within.
+
+        Args:
+            device: Whose table.
+            wait_s: Seconds to wait for others, where the table lies in no run folder.
+        """
+        if self.run is not None and self.out is None:
+            return locked(self.run.path)
+        return writing(self.place(device), wait_s)
 
 
 def profile(device_name: str, scope: Scope, draw: "Draw | None" = None) -> tuple[Path, str]:
@@ -87,6 +94,7 @@ def profile(device_name: str, scope: Scope, draw: "Draw | None" = None) -> tuple
 
     Raises:
         MeasurementRefused: The machine is too busy.
+        RunFolderError: Another process is writing the table.
         TableError: There is a table of another device or machine at the place to write to.
     """
     from elastic_nas.latency.profile import not_continued
@@ -94,7 +102,7 @@ def profile(device_name: str, scope: Scope, draw: "Draw | None" = None) -> tuple
 
     device = load_device(device_name)
     network, path, runtime = scope.network, scope.place(device), runtime_of(device)
-    with scope.locked():
+    with scope.writing(device):
         known = scope.known(device)
         why = not_continued(known, device, runtime, environment()) if known else ""
 
@@ -215,7 +223,7 @@ def networks_of(table: LatencyTable) -> dict[str, Network]:
     networks = {}
     for identity, name in table.provenance.get("spaces", {}).items():
         if ".py" not in name:
-            with suppress(UnknownName, ConfigError):
+            with suppress(ElasticNasError):
                 network = Network(name, 1000)
                 if network.identity == identity:
                     networks[identity] = network

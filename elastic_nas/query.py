@@ -4,9 +4,10 @@ Nothing is evaluated and nothing heavy is imported: a new budget costs no more t
 the children that are known.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from itertools import chain
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +90,65 @@ def _not_measured(genotype: Genotype) -> None:
     return None
 
 
+class Answers(Sequence[Answer]):
+    """The children that keep the budgets, the best first; each is described when it is asked for.
+
+    Of a hundred thousand children one is shown: the others cost two numbers each.
+
+    Attributes:
+        accuracy: Of each child, (n,); never rises.
+        bound_ms: Latency bound of each child, (n,), milliseconds.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Evaluated],
+        bound_ms: NDArray[np.float64],
+        network: Network,
+        costs: Costs,
+        notes: Callable[[Genotype], tuple[str, ...]] = _no_notes,
+        measured_ms: Callable[[Genotype], float | None] = _not_measured,
+    ) -> None:
+        self._rows, self.bound_ms = rows, bound_ms
+        self.accuracy = np.array([row.accuracy for row in rows])
+        self._network, self._costs, self._notes, self._measured_ms = (
+            network, costs, notes, measured_ms,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Answer]:
+        return (self[index] for index in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Answer: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Answer]: ...
+
+    def __getitem__(self, index: int | slice) -> Answer | list[Answer]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row, costs = self._rows[index], self._costs
+        genotypes = np.array([row.genotype], dtype=np.int64)
+        return Answer(
+            genotype=row.genotype,
+            settings=self._network.settings(row.genotype),
+            accuracy=row.accuracy,
+            n=row.n,
+            interval=wilson(row.accuracy * row.n, row.n),
+            predicted_ms=float(costs.predicted_ms(genotypes)[0]),
+            bound_ms=float(self.bound_ms[index]),
+            measured_ms=self._measured_ms(row.genotype),
+            params=round(costs.params(genotypes)[0]),
+            macs=round(costs.macs(genotypes)[0]),
+            size_bytes=round(costs.size_bytes(genotypes)[0]),
+            memory_bytes=round(costs.memory_bytes(genotypes)[0]),
+            notes=self._notes(row.genotype),
+        )
+
+
 def query(
     rows: Iterable[Evaluated],
     network: Network,
@@ -96,7 +156,7 @@ def query(
     budgets: Budgets,
     notes: Callable[[Genotype], tuple[str, ...]] = _no_notes,
     measured_ms: Callable[[Genotype], float | None] = _not_measured,
-) -> list[Answer]:
+) -> Answers:
     """All evaluated children within all budgets, best accuracy first, then lower bound.
 
     Latency is held against the bound. The next child on the front is the next answer with a
@@ -118,47 +178,18 @@ def query(
     rows = list(rows)
     if not rows:
         raise RunFolderError("no child has been evaluated yet: run elastic-nas search first.")
-    genotypes = np.array([row.genotype for row in rows], dtype=np.int64)
+    genes = chain.from_iterable(row.genotype for row in rows)
+    genotypes = np.fromiter(genes, np.int64).reshape(len(rows), -1)
     overruns = violations(costs, budgets, genotypes)
     inside = np.flatnonzero(overruns == 0)
     if not len(inside):
         check_feasible(network.dims, costs, budgets)
         raise _nothing_near(rows, genotypes, overruns, costs, budgets)
     accuracy = np.array([row.accuracy for row in rows])[inside]
-    order = inside[np.lexsort((costs.bound_ms(genotypes[inside]), -accuracy))]
-    chosen = [rows[i] for i in order]
-    return _answers(chosen, genotypes[order], network, costs, notes, measured_ms)
-
-
-def _answers(
-    rows: Sequence[Evaluated],
-    genotypes: NDArray[np.int64],
-    network: Network,
-    costs: Costs,
-    notes: Callable[[Genotype], tuple[str, ...]],
-    measured_ms: Callable[[Genotype], float | None],
-) -> list[Answer]:
-    predicted_ms, bound_ms = costs.predicted_ms(genotypes), costs.bound_ms(genotypes)
-    params, macs = costs.params(genotypes), costs.macs(genotypes)
-    size_bytes, memory_bytes = costs.size_bytes(genotypes), costs.memory_bytes(genotypes)
-    return [
-        Answer(
-            genotype=row.genotype,
-            settings=network.settings(row.genotype),
-            accuracy=row.accuracy,
-            n=row.n,
-            interval=wilson(row.accuracy * row.n, row.n),
-            predicted_ms=float(predicted_ms[i]),
-            bound_ms=float(bound_ms[i]),
-            measured_ms=measured_ms(row.genotype),
-            params=round(params[i]),
-            macs=round(macs[i]),
-            size_bytes=round(size_bytes[i]),
-            memory_bytes=round(memory_bytes[i]),
-            notes=notes(row.genotype),
-        )
-        for i, row in enumerate(rows)
-    ]
+    bound_ms = np.asarray(costs.bound_ms(genotypes[inside]), dtype=np.float64)
+    order = np.lexsort((bound_ms, -accuracy))
+    chosen = [rows[i] for i in inside[order]]
+    return Answers(chosen, bound_ms[order], network, costs, notes, measured_ms)
 
 
 def _nothing_near(

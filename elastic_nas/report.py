@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 WIDE = 4.0
 """From this ratio of the latencies on, the axis is logarithmic."""
 
+MANY = 5000
+"""From so many children on, the SVG holds their dots as one image: it stays a small file."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -130,6 +133,7 @@ def _draw_children(axes: "Axes", points: Sequence[Point]) -> None:
         markeredgewidth=0,
         color=GREY,
         alpha=0.45,
+        rasterized=len(points) > MANY,
         label=f"evaluated children ({len(points)})",
     )
     # A step: until the next child of the front fits, the one before is the best there is.

@@ -10,6 +10,7 @@ from elastic_nas.data.place import anchored
 from elastic_nas.errors import ConfigError, RunFolderError
 from elastic_nas.files import locked, write_atomic
 from elastic_nas.network import Network
+from elastic_nas.outside import read_text
 from elastic_nas.progress import say
 from elastic_nas.run_file import read_run_file
 from elastic_nas.runs import RunFolder
@@ -18,6 +19,9 @@ from elastic_nas.training.distributed import Ranks
 
 JOB = ".torchrun"
 """Names the job that began a run, so that torchrun's own restarts go on with it, and only they."""
+
+MOST_JOB = 10_000
+"""Bytes of that file."""
 
 
 def check_names(config: RunConfig, named_in: str = "") -> None:
@@ -79,9 +83,9 @@ def mark(run: RunFolder) -> None:
 
 def _is_restart(run: RunFolder) -> bool:
     """Whether torchrun started this process in place of a lost one that trained this run."""
-    count, path = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")), run.path / JOB
-    known = count > 0 and path.is_file() and run.run_file.is_file()
-    return known and path.read_text(encoding="utf-8") == _job()
+    count, path = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), run.path / JOB
+    known = count.strip("0").isdecimal() and os.path.isfile(path) and os.path.isfile(run.run_file)
+    return known and read_text(path, MOST_JOB) == _job()
 
 
 def _job() -> str | None:

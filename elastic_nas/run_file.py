@@ -8,7 +8,11 @@ from pydantic import BaseModel, ValidationError
 from elastic_nas.config import LENGTHS, RunConfig
 from elastic_nas.errors import ConfigError
 from elastic_nas.plugins import suggest
+from elastic_nas.strict import mistakes
 from elastic_nas.yaml_file import NOT_YAML, dump_yaml, parse_yaml, read_yaml, reason
+
+MOST_PARTS = 8
+"""Of a dotted key; the run file's own have three."""
 
 
 def read_run_file(path: Path, overrides: list[str] | None = None) -> RunConfig:
@@ -37,8 +41,11 @@ def parse_run(
             raise ConfigError(
                 f"--set needs key=value, such as train.batch_size=32; got {override!r}."
             )
+        path = key.split(".")
+        if len(path) > MOST_PARTS:
+            raise ConfigError(f"--set {override[:60]}...: no key of a run file is so deep.")
         try:
-            _put(value, key.split("."), parse_yaml(text))
+            _put(value, path, parse_yaml(text))
         except NOT_YAML as error:
             raise ConfigError(
                 f"--set {override}: the value is not valid YAML: {reason(error)}"
@@ -78,17 +85,11 @@ def _walk(model: type[BaseModel], prefix: str) -> list[tuple[str, str]]:
 
 def _explain(error: ValidationError, source: str) -> str:
     """One line a mistake: the dotted key, what is wrong, and a near key if unknown."""
-    lines = []
-    for mistake in error.errors():
-        key = ".".join(map(str, mistake["loc"])) or "train"
-        if mistake["type"] == "extra_forbidden":
-            lines.append(f"unknown key {key!r}{suggest(key, known_keys())}")
-        else:
-            message = mistake["msg"].replace("Input should be", "must be")
-            got = "" if mistake["type"] == "value_error" else f", got {mistake['input']!r:.60}"
-            lines.append(f"{key}: {message.removeprefix('Value error, ')}{got}.")
-    if any(mistake["type"] == "extra_forbidden" for mistake in error.errors()):
-        lines.append(f"Known keys: {', '.join(known_keys())}.")
+    known = known_keys()
+    lines = mistakes(error, lambda key: suggest(key, known))
+    lines = [line if line.endswith((".", "?")) else f"{line}." for line in lines]
+    if any(line.startswith("unknown key") for line in lines):
+        lines.append(f"Known keys: {', '.join(known)}.")
     return f"{source} cannot be used:\n  " + "\n  ".join(lines)
 
 

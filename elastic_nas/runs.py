@@ -1,23 +1,58 @@
 """The run folder: what lies where, and which network it belongs to (reads JSON only)."""
 
+import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal, Self
 
-from elastic_nas.errors import RunFolderError, UnknownName
+from pydantic import Field, model_validator
+
+from elastic_nas.errors import ConfigError, RunFolderError, UnknownName
 from elastic_nas.files import sha256_of, write_json
-from elastic_nas.network import Network
+from elastic_nas.network import MAX_CLASSES, Network
 from elastic_nas.outside import read_json
 from elastic_nas.plugins import suggest
+from elastic_nas.strict import Sha256, Strict, Text, checked
 
 SCHEMA = "elastic-run/1"
 WEIGHTS = "supernet.safetensors"
-_STEP = re.compile(r"step-(\d{8,})\.safetensors")
-_RECORD: dict[str, type] = {
-    "space": str, "identity": str, "classes": int, "task": str, "labels": list
-}  # fmt: skip
+MOST_LABELS = 10_000_000
+"""Characters of all labels together."""
+MOST_BESIDE = 1000
+"""Names that are looked at for one that is near."""
+_STEP = re.compile(r"step-([0-9]{8,12})\.safetensors")
+
+
+class NetworkRecord(Strict):
+    """``network.json``: which network a run trains, and what its outputs are called."""
+
+    format: Annotated[Literal["elastic-run/1"], Field(alias="schema")]
+    space: Text
+    identity: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    classes: Annotated[int, Field(ge=2, le=MAX_CLASSES)]
+    task: Text
+    labels: list[Annotated[str, Field(max_length=1000)]]
+
+    @model_validator(mode="after")
+    def _one_label_a_class(self) -> Self:
+        if len(self.labels) != self.classes:
+            raise ValueError(f"{self.classes} classes have {len(self.labels)} labels")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("two classes have the same label")
+        if sum(map(len, self.labels)) > MOST_LABELS:
+            raise ValueError(f"the labels are longer than {MOST_LABELS:,} characters in all")
+        return self
+
+
+class Ties(Strict):
+    """``ties.json``: hashes of all that the accuracies of a search depend on."""
+
+    weights: Sha256
+    split: Sha256
+    calibration: Sha256
 
 
 @dataclass(frozen=True)
@@ -90,22 +125,16 @@ class RunFolder:
         return self.path / "fronts" / f"{device}.exported.json"
 
     @cached_property
-    def _record(self) -> dict[str, Any]:
+    def _record(self) -> NetworkRecord:
         path = self.path / "network.json"
-        record = read_json(path)
-        sound = (
-            isinstance(record, dict)
-            and record.get("schema") == SCHEMA
-            and all(type(record.get(key)) is kind for key, kind in _RECORD.items())
-            and all(type(label) is str for label in record["labels"])
-            and len(record["labels"]) == record["classes"]
-        )
-        if not sound:
-            raise RunFolderError(
-                f"{path} is damaged: it must be a record of schema {SCHEMA!r} as train writes it. "
-                "Restore it from a copy, or train anew."
+
+        def damaged(reason: str) -> RunFolderError:
+            return RunFolderError(
+                f"{path} is damaged ({reason}): it must be a record of schema {SCHEMA!r} as train "
+                "writes it. Restore it from a copy, or train anew."
             )
-        return dict(record)
+
+        return checked(NetworkRecord, read_json(path), damaged)
 
     @cached_property
     def network(self) -> Network:
@@ -115,8 +144,8 @@ class RunFolder:
             RunFolderError: The folder's record is damaged, or its space has changed since.
         """
         record, place = self._record, str(self.path / "network.json")
-        network = Network(record["space"], record["classes"], record["task"], place)
-        if network.identity != self._record["identity"]:
+        network = Network(record.space, record.classes, record.task, place)
+        if network.identity != record.identity:
             raise RunFolderError(
                 f"space {network.space_name!r} is not what {self.path} was trained with; use the "
                 "version of elastic-nas (or the space file) that trained it, or train anew."
@@ -126,7 +155,7 @@ class RunFolder:
     @property
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the logits."""
-        return tuple(self._record["labels"])
+        return tuple(self._record.labels)
 
     def read_ties(self) -> dict[str, str] | None:
         """Hashes that the latest search's rows are tied to; None where nothing was searched.
@@ -135,14 +164,16 @@ class RunFolder:
             RunFolderError: They are damaged, or the weights have changed since: what is known
                 of children is of older weights.
         """
-        if not self.ties.exists():
+        if not os.path.lexists(self.ties):
             return None
-        ties = read_json(self.ties)
-        if not isinstance(ties, dict) or not all(type(value) is str for value in ties.values()):
-            raise RunFolderError(
-                f"{self.ties} is damaged; elastic-nas search {self.path} writes it anew."
+
+        def damaged(reason: str) -> RunFolderError:
+            return RunFolderError(
+                f"{self.ties} is damaged ({reason}); elastic-nas search {self.path} writes it anew."
             )
-        if self.weights.exists() and sha256_of(self.weights) != ties.get("weights"):
+
+        ties = checked(Ties, read_json(self.ties), damaged).model_dump()
+        if os.path.lexists(self.weights) and self._weights_sha256() != ties["weights"]:
             raise RunFolderError(
                 f"{self.path} was trained on since its last search, so that the accuracies known "
                 "there are of older weights. Search again: elastic-nas search "
@@ -150,17 +181,39 @@ class RunFolder:
             )
         return ties
 
+    def _weights_sha256(self) -> str:
+        if not self.weights.is_file():
+            raise RunFolderError(f"{self.weights} is no file; restore it from a copy.")
+        try:
+            return sha256_of(self.weights)
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot read {self.weights}: {error.strerror or error}."
+            ) from error
+
     def write_record(self, network: Network, labels: tuple[str, ...]) -> None:
-        """Write ``network.json``."""
-        record = {
+        """Write ``network.json``.
+
+        Raises:
+            ConfigError: A label is too long, or no text that can be written.
+            RunFolderError: The file cannot be written.
+        """
+        fields = {
             "schema": SCHEMA,
             "space": network.space_name,
             "identity": network.identity,
             "classes": network.classes,
             "task": network.task_name,
-            "labels": labels,
+            "labels": list(labels),
         }
-        write_json(self.path / "network.json", record)
+        checked(NetworkRecord, fields, _unwritable)
+        write_json(self.path / "network.json", fields)
+
+
+def _unwritable(reason: str) -> ConfigError:
+    return ConfigError(
+        f"these classes cannot be written into a run's record ({reason}); rename them."
+    )
 
 
 def open_run(path: Path) -> RunFolder:
@@ -169,15 +222,22 @@ def open_run(path: Path) -> RunFolder:
     Raises:
         UnknownName: There is no such folder, or it holds no run; near names are suggested.
     """
-    if not path.is_dir():
-        beside = path.parent if path.parent.is_dir() else Path()
-        names = [entry.name for entry in beside.iterdir() if entry.is_dir()]
-        near = suggest(path.name, names)
-        what = "is a file, not a run folder." if path.exists() else f"does not exist{near}"
+    if not os.path.isdir(path):
+        what = "is a file, not a run folder." if os.path.lexists(path) else _missing(path)
         raise UnknownName(f"the run folder {str(path)!r} {what} elastic-nas train makes one.")
-    if not (path / "network.json").is_file():
+    if not os.path.isfile(path / "network.json"):
         raise UnknownName(
             f"{path} holds no run (no network.json); make one: elastic-nas train --data DIR "
             "--out RUN"
         )
     return RunFolder(path)
+
+
+def _missing(path: Path) -> str:
+    """That there is no such folder, and a near one where there is one."""
+    try:
+        with os.scandir(path.parent if os.path.isdir(path.parent) else ".") as found:
+            names = [entry.name for entry in islice(found, MOST_BESIDE) if entry.is_dir()]
+    except OSError:
+        names = []
+    return f"does not exist{suggest(path.name[:255], names)}"

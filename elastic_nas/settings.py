@@ -6,10 +6,12 @@ entry is the list of its blocks' values.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from elastic_nas.errors import GenotypeError
 from elastic_nas.genotype import Dim, Dims, Genotype, canonical, is_active
+from elastic_nas.strict import shown
 
 KEYS = ("resolution", "width", "kernel", "expand", "depth")
 
@@ -39,7 +41,9 @@ def from_settings(dims: Dims, settings: Any) -> Genotype:
             not a choice of its dimension.
     """
     if not isinstance(settings, dict) or set(settings) != set(KEYS):
-        raise GenotypeError(f"settings need exactly the keys {', '.join(KEYS)}; got {settings!r}.")
+        raise GenotypeError(
+            f"settings need exactly the keys {', '.join(KEYS)}; got {shown(settings)}."
+        )
     lists = {key: settings[key] for key in KEYS if key != "resolution"}
     if any(not isinstance(values, list) for values in lists.values()):
         raise GenotypeError("width, kernel, expand and depth must be lists, one entry per stage.")
@@ -51,7 +55,8 @@ def from_settings(dims: Dims, settings: Any) -> Genotype:
     for key, values in settings.items():
         if values != spelled[key]:
             raise GenotypeError(
-                f"{key} {values} does not fit the depths {settings['depth']}: one entry per stage, "
+                f"{key} {shown(values)} does not fit the depths {shown(settings['depth'])}: one "
+                "entry per stage, "
                 f"and per block of it where blocks differ, as in {spelled[key]}."
             )
     return genotype
@@ -74,6 +79,7 @@ def _flat(dims: Dims, key: str, values: list[Any]) -> Iterator[Any]:
             yield blocks[block - 1] if block <= len(blocks) else dim.choices[0]
 
 
+@lru_cache(maxsize=4096)
 def _address(name: str) -> tuple[str, int | None]:
     """The key a dim's value stands under, and its block's number where blocks differ."""
     parts = name.split(".")
@@ -84,5 +90,5 @@ def _address(name: str) -> tuple[str, int | None]:
 def _gene(dim: Dim, value: object) -> int:
     if type(value) is not int or value not in dim.choices:
         choices = ", ".join(map(str, dim.choices))
-        raise GenotypeError(f"{dim.name} must be one of {choices}; got {value!r}.")
+        raise GenotypeError(f"{dim.name} must be one of {choices}; got {shown(value)}.")
     return dim.choices.index(value)

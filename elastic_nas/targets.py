@@ -4,7 +4,7 @@ Imports neither torch nor a runtime, so that a query is quick.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from elastic_nas import additive, plugins
 from elastic_nas.additive import AdditiveCost
 from elastic_nas.budgets import Budgets, Costs
-from elastic_nas.errors import ConfigError
+from elastic_nas.errors import ConfigError, ElasticNasError
 from elastic_nas.files import sha256_of
 from elastic_nas.genotype import Genotype
 from elastic_nas.latency.bound import LEVEL
@@ -121,7 +121,26 @@ def runtime_of(device: Device) -> Any:
     Raises:
         ConfigError: The runtime has no such precision, provider or scheme.
     """
-    cls = plugins.load("runtimes", device.runtime, device.place).Runtime
+    module = plugins.load("runtimes", device.runtime, device.place)
+    cls: Any = getattr(module, "Runtime", None)
+    sound = is_dataclass(cls) and callable(cls)
+    if not sound:
+        raise ConfigError(f"{device.runtime!r} defines no dataclass 'Runtime'.")
+    try:
+        made = cls(threads=device.threads, precision=device.precision, **_options(cls, device))
+        lacking = [name for name in plugins.MEMBERS["runtimes"] if not hasattr(made, name)]
+    except ElasticNasError:
+        raise
+    except Exception as error:  # of somebody's code
+        told = f"{type(error).__name__}: {str(error)[:300]}"
+        raise ConfigError(f"{device.runtime!r} fails when it is used: {told}") from error
+    if lacking:
+        raise ConfigError(f"Runtime in {device.runtime!r} lacks {', '.join(lacking)}.")
+    return made
+
+
+def _options(cls: Any, device: Device) -> dict[str, str]:
+    """Provider and scheme, where the device names them."""
     given = {"provider": device.provider, "scheme": device.scheme}
     known = {f.name for f in fields(cls)}
     if "scheme" in known and device.precision == "int8" and device.cpu and not device.scheme:
@@ -131,11 +150,11 @@ def runtime_of(device: Device) -> Any:
             device.cpu.get("flags", facts["flags"]),
             device.provider,
         )
-    set_ = {key: value for key, value in given.items() if value}
-    if not set_.keys() <= known:
-        lacking = ", ".join(sorted(set_.keys() - known))
+    options = {key: value for key, value in given.items() if value}
+    if not options.keys() <= known:
+        lacking = ", ".join(sorted(options.keys() - known))
         raise ConfigError(f"{device.name}: runtime {device.runtime} has no {lacking}.")
-    return cls(threads=device.threads, precision=device.precision, **set_)
+    return options
 
 
 def missing_runtime(device: Device) -> str:
@@ -188,7 +207,7 @@ def open_target(
     plain = Predictor(network, content, stale=elsewhere, level=level)
     checked = None if elsewhere else read_speed(device.name, plain.digest)
     measured = _measured(network, device, plain.digest, run)
-    predictor, broken = _informed(network, content, plain, checked, measured)
+    predictor, broken = _informed(plain, checked, measured)
 
     def bound_ms(genotypes: NDArray[np.integer]) -> NDArray[np.float64]:
         """The bound, and what was measured where that is more."""
@@ -227,30 +246,25 @@ def _memory_bytes(
 def _measured(network: Network, device: Device, digest: str, run: RunFolder | None) -> Measured:
     if run is None:
         return Measured(digest, {})
-    return read_measured(run.measured(device.name), digest, len(network.dims))
+    return read_measured(run.measured(device.name), digest, network.dims)
 
 
 def _informed(
-    network: Network,
-    table: LatencyTable,
-    plain: Predictor,
-    checked: Checked | None,
-    measured: Measured,
+    plain: Predictor, checked: Checked | None, measured: Measured
 ) -> tuple[Predictor, list[Genotype]]:
     """The predictor that knows of the last check, and of measured children that broke their bound.
 
     Returns:
         It, and these children.
     """
-    make = partial(Predictor, network, table, level=plain.level)
     if checked is not None and checked.why:
-        return make(stale=f"{checked.why} (checked {checked.date})"), []
+        return plain.told(stale=f"{checked.why} (checked {checked.date})"), []
     speed = 1.0 if checked is None else checked.factor
     children = list(measured.ms)
     if not children or not plain.promise:
-        return make(stale=plain.stale, speed=speed), []
+        return plain.told(stale=plain.stale, speed=speed), []
     ms = np.array(list(measured.ms.values()))
     ratios = ms / plain.predict_ms(np.array(children))
     over = np.flatnonzero(ms > plain.bound_ms(np.array(children)))
     also = tuple(float(ratio) for ratio in ratios[over])
-    return make(speed=speed, also=also), [children[i] for i in over]
+    return plain.told(speed=speed, also=also), [children[i] for i in over]

@@ -12,9 +12,10 @@ from elastic_nas import profiling
 from elastic_nas.genotype import Genotype
 from elastic_nas.latency import drift, profile, provenance, verify
 from elastic_nas.latency.bench import Bench
-from elastic_nas.latency.model import FEATURES, FittedModel
-from elastic_nas.latency.plan import wanted_blocks
-from elastic_nas.latency.rows import BlockRow
+from elastic_nas.latency.fitting import features_of, ms_of, noise_of, rows_of
+from elastic_nas.latency.model import FEATURES, FittedModel, calibrate
+from elastic_nas.latency.plan import calibration_children, fit_children, wanted_blocks
+from elastic_nas.latency.rows import BlockRow, ChildRow
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.measure import Clock, Timing
 from elastic_nas.network import Network
@@ -22,6 +23,8 @@ from elastic_nas.specs import BlockSpec
 
 FACTS = {"arch": "x86_64", "cpu": "Test CPU", "flags": ["avx2"], "cores": 2, "os": "Linux 6"}
 NULL_MS = 0.004
+WEIGHTS = (1 / 1.2, *[0.0] * 6, -NULL_MS / 1.2, 0.02)
+"""Of the model that is exact on the imaginary device."""
 
 
 def true_ms(spec: BlockSpec) -> float:
@@ -46,16 +49,13 @@ def block(ms: float) -> BlockRow:
 
 def model(**changes: Any) -> FittedModel:
     """A model that is exact on the imaginary device."""
-    weights = [1 / 1.2, *[0.0] * 6, -NULL_MS / 1.2, 0.02]
     figures = {"n_fit": 20, "ratios": (*[0.99] * 35, *[1.05] * 25), "mape": 0.02, "within_5": 0.9}
     rest = {"within_10": 1.0, "kendall_tau": 0.95, "noise_floor": 0.01}
-    return FittedModel(
-        "nnls", (*FEATURES, "constant"), tuple(weights), **{**figures, **rest, **changes}
-    )
+    return FittedModel("nnls", (*FEATURES, "constant"), WEIGHTS, **{**figures, **rest, **changes})
 
 
-def table(network: Network | None = None) -> LatencyTable:
-    """A table of the imaginary device that covers a network."""
+def table(network: Network | None = None, bounded: int = 60) -> LatencyTable:
+    """A table of the imaginary device that covers a network, with children to take a bound on."""
     made = LatencyTable(
         device={"name": "local-ort-1t", **FACTS},
         runtime={
@@ -72,8 +72,41 @@ def table(network: Network | None = None) -> LatencyTable:
     if network is not None:
         for spec in wanted_blocks(network):
             made.add_block(spec, block(alone_ms(spec)))
-        made.models[network.identity] = model()
+        add_children(made, network, bounded)
     return made
+
+
+def add_children(made: LatencyTable, network: Network, bounded: int) -> None:
+    """Twenty children that the exact model fits, others that its bound is taken on; and the model.
+
+    These take .99 or 1.05 times what the model says; a small space has fewer.
+    """
+    fitted = fit_children(network, 20, 0)
+    others = calibration_children(network, bounded, 0, exclude=fitted)
+    exact = FittedModel("nnls", (*FEATURES, "constant"), WEIGHTS, n_fit=len(fitted))
+    for role, genotypes in (("fit", fitted), ("calibrate", others)):
+        rows = [child(network, genotype, role, 1.0) for genotype in genotypes]
+        took = exact.predict_ms(features_of(network, made, rows))
+        for number, (genotype, ms) in enumerate(zip(genotypes, took, strict=True)):
+            factor = 1.0 if role == "fit" else 1.05 if 12 * number >= 7 * len(others) else 0.99
+            made.children.append(child(network, genotype, role, factor * float(ms)))
+    rows = rows_of(network, made, "calibrate")
+    made.models[network.identity] = calibrate(
+        exact, features_of(network, made, rows), ms_of(rows), noise_of(rows)
+    )
+
+
+def child(network: Network, genotype: Genotype, role: str, ms: float) -> ChildRow:
+    rounds = (0.995 * ms, 1.005 * ms)
+    figures = (ms, 0.95 * ms, 1.1 * ms, 1.3 * ms, 30, 0.9)
+    return ChildRow(network.identity, network.classes, genotype, role, *figures, rounds)
+
+
+def without_bound(made: LatencyTable, network: Network) -> None:
+    """Take the children away that a bound is taken on."""
+    made.children = [row for row in made.children if row.role == "fit"]
+    none = dict.fromkeys(("mape", "within_5", "within_10", "kendall_tau", "noise_floor"))
+    made.models[network.identity] = replace(made.models[network.identity], **none, ratios=())
 
 
 @dataclass

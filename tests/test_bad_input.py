@@ -169,8 +169,8 @@ def spoil(path: Path, change) -> Path:
     [
         (lambda t: t.update(schema="other/1"), "its schema is not 'elastic-latency/2'"),
         (lambda t: t.pop("provenance"), "provenance"),
-        (lambda t: t["provenance"].pop("date"), "its provenance lacks 'date'"),
-        (lambda t: t["blocks"][0].update(ms=-1.0), "-1.0 is no latency"),
+        (lambda t: t["provenance"].pop("date"), "provenance.date: it is missing"),
+        (lambda t: t["blocks"][0].update(ms=-1.0), "must be greater than 0, got -1.0"),
         (lambda t: t["blocks"][0].update(ms=float("nan")), "NaN is not a number"),
         (lambda t: t["blocks"][0].update(ms=float("inf")), "Infinity is not a number"),
         (lambda t: t.update(precision="int8"), "precision int8, but local-ort-1t needs fp32"),

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import struct
 import subprocess
@@ -19,10 +20,11 @@ from safetensors.torch import load_file, save_file
 
 from elastic_nas.budgets import format_size
 from elastic_nas.config import AugmentConfig, TrainConfig
-from elastic_nas.data.dataset import load_dataset
+from elastic_nas.data.dataset import IMAGENET, load_dataset
 from elastic_nas.errors import CheckpointError, ConfigError, DamagedCheckpoint, RunFolderError
 from elastic_nas.network import Network
 from elastic_nas.runs import RunFolder
+from elastic_nas.training.belongs import check_belongs
 from elastic_nas.training.checkpoint import (
     FILE_NAME,
     Progress,
@@ -143,15 +145,110 @@ def test_files_without_a_hash_are_still_read(trained, tmp_path):
     saved(tmp_path, trainer, 1)
     path, facts = tmp_path / FILE_NAME, read_facts(tmp_path / FILE_NAME)
     old = {key: facts[key] for key in ("space", "identity", "classes", "step", "steps")}
-    old["schema"] = "elastic-supernet/1"
+    old |= {"schema": "elastic-supernet/1", "version": "0.1.0", "torch": "2.13.0"}
     tensors = load_file(path)
     save_file(tensors, path, {"elastic_nas": json.dumps(old)})
     fresh = trained(seed=1)
+    fresh.seed = 0  # other weights, but a training of the same seed
     assert Checkpoints(tmp_path, fresh).load() == Progress(1, 9)
     assert all(map(torch.equal, fresh.supernet.parameters(), trainer.supernet.parameters()))
-    save_file(tensors, path, {"elastic_nas": json.dumps({**old, "schema": facts["schema"]})})
+    save_file(tensors, path, {"elastic_nas": json.dumps({**facts, "step": 2})})
     with pytest.raises(DamagedCheckpoint, match="its hash is not that of its contents"):
         read_progress(path, NETWORK)
+
+
+@pytest.mark.parametrize("key", ["sha256", "versions", "commit", "train", "seed", "score"])
+def test_an_older_schema_does_not_switch_the_hash_off(trained, tmp_path, key):
+    saved(tmp_path, trained(), 1)
+    path, facts = tmp_path / FILE_NAME, read_facts(tmp_path / FILE_NAME)
+    old = {k: facts[k] for k in ("space", "identity", "classes", "step", "steps")}
+    old |= {"schema": "elastic-supernet/1", "version": "0.1.0", "torch": "2.13.0"}
+    save_file(load_file(path), path, {"elastic_nas": json.dumps({**old, key: facts[key]})})
+    with pytest.raises(DamagedCheckpoint, match=f"unknown key '{key}'"):
+        read_progress(path, NETWORK)
+    new = {k: v for k, v in facts.items() if k != "sha256"}
+    save_file(load_file(path), path, {"elastic_nas": json.dumps(new)})
+    with pytest.raises(DamagedCheckpoint, match="sha256: it is missing"):
+        read_progress(path, NETWORK)
+
+
+def test_a_file_without_a_hash_is_said_once(sound, tmp_path, capsys):
+    path = tmp_path / FILE_NAME
+    path.write_bytes(sound)
+    facts = read_facts(path)
+    old = {k: facts[k] for k in ("space", "identity", "classes", "step", "steps")}
+    old |= {"schema": "elastic-supernet/1", "version": "0.1.0", "torch": "2.13.0"}
+    save_file(load_file(path), path, {"elastic_nas": json.dumps(old)})
+    for _ in range(2):
+        load_checkpoint(path, NETWORK, NETWORK.supernet())
+    assert capsys.readouterr().err.count("has no hash") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"step": True}, "step: must be a valid integer, got True"),
+        ({"step": 10**13}, "step: must be less than"),
+        ({"steps": 2}, "it says step 3 of 2"),
+        ({"seed": -1}, "seed: must be greater"),
+        ({"seed": 1.0}, "seed: must be a valid integer"),
+        ({"space": ""}, "space: String should have at least 1"),
+        ({"guard": {"means": {"largest": 1e40}}}, "guard.means.largest: must be less"),
+        ({"guard": {"means": {"largest": "x"}}}, "guard.means.largest: must be a valid number"),
+        ({"guard": {"rate": 7.0}}, "guard.rate: must be less"),
+        ({"guard": {"other": 1}}, "unknown key 'guard.other'"),
+        ({"guard": []}, "guard: must be a valid dictionary"),
+        ({"train": [1]}, "train: must be a valid dictionary"),
+        ({"processes": 0}, "processes: must be greater"),
+        ({"splits": {"train": "x"}}, "splits.train"),
+        ({"statistics": "mine"}, "statistics: must be 'data' or 'imagenet'"),
+        ({"versions": {"torch": 3}}, "versions.torch: must be a valid string"),
+        ({"score": "high"}, "score: must be a valid number"),
+        ({"surprise": 1}, "unknown key 'surprise'"),
+    ],
+    ids=str,
+)
+def test_metadata_that_no_training_writes_is_named(sound, tmp_path, changes, said):
+    path = tmp_path / FILE_NAME
+    path.write_bytes(sound)
+    facts, tensors = {**read_facts(path), **changes}, load_file(path)
+    save_file(tensors, path, {"elastic_nas": json.dumps(facts)})
+    with pytest.raises(DamagedCheckpoint, match=re.escape(said)):
+        read_facts(path)
+
+
+@pytest.mark.parametrize("text", ['{"step": 1, "step": 2}', '{"score": NaN}', "9" * 30, "[" * 99])
+def test_metadata_that_is_no_plain_json_is_refused(sound, tmp_path, text):
+    path = tmp_path / FILE_NAME
+    path.write_bytes(sound)
+    save_file(load_file(path), path, {"elastic_nas": text})
+    with pytest.raises(DamagedCheckpoint, match="is damaged or no checkpoint"):
+        read_facts(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int32, torch.bool])
+def test_tensors_of_another_type_are_refused_before_they_are_read(sound, tmp_path, dtype):
+    path = tmp_path / FILE_NAME
+    path.write_bytes(sound)
+    facts, tensors = read_facts(path), load_file(path)
+    name = min(tensors)
+    save_file({**tensors, name: tensors[name].to(dtype)}, path, {"elastic_nas": json.dumps(facts)})
+    with pytest.raises(DamagedCheckpoint, match="is none of the 32-bit floats"):
+        read_facts(path)
+    extra = {**tensors, "other.weight": torch.zeros(1)}
+    save_file(extra, path, {"elastic_nas": json.dumps(facts)})
+    with pytest.raises(DamagedCheckpoint, match="is none of the 32-bit floats"):
+        read_facts(path)
+
+
+@pytest.mark.parametrize("length", [0, 1 << 27, 1 << 62, (1 << 64) - 1])
+def test_a_header_of_an_impossible_length_is_not_read(tmp_path, length):
+    path = tmp_path / FILE_NAME
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", length))
+        file.truncate(1 << 28)  # a sparse file, so that the length alone could be true
+    with pytest.raises(DamagedCheckpoint, match="impossible length"):
+        read_facts(path)
 
 
 @pytest.mark.parametrize("name", ["sgd", "rmsprop", "adamw"])
@@ -160,6 +257,7 @@ def test_optimisers_without_momentum_resume_too(trained, tmp_path, name, momentu
     trainer = trained(optimizer=name, momentum=momentum)
     saved(tmp_path, trainer, 1)
     fresh = trained(seed=1, optimizer=name, momentum=momentum)
+    fresh.seed = 0
     Checkpoints(tmp_path, fresh).load()
     mine, theirs = (t.optimizer.state_dict()["state"] for t in (fresh, trainer))
     for number, entry in theirs.items():
@@ -328,6 +426,7 @@ def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(
 ):
     run = RunFolder(tmp_path)
     before = trainer_of(seed=5)
+    before.seed = 0  # other weights, but a training of the same seed
     saved(tmp_path, before, 3, 5, 8)
     content = run.weights.read_bytes()
     run.weights.write_bytes(damage(content))  # both of its names
@@ -412,7 +511,7 @@ def test_another_network_is_an_error_and_no_damage(trainer_of, tmp_path):
 def test_what_changes_only_the_length_place_and_watching_goes_unsaid(trained, tmp_path, capsys):
     saved(tmp_path, trained(), 1)
     free = {"workers": 1, "checkpoint_seconds": 5.0, "validations": 3, "keep_checkpoints": 9}
-    Checkpoints(tmp_path, trained(seed=1, **free)).load()
+    Checkpoints(tmp_path, trained(**free)).load()
     assert not capsys.readouterr().err
     assert TrainConfig.model_fields.keys() >= FREE
 
@@ -462,17 +561,45 @@ def test_another_optimiser_is_refused_before_anything_changes(trained, tmp_path)
             load_checkpoint(tmp_path / FILE_NAME, NETWORK, other.supernet, other.optimizer)
 
 
-def test_other_images_and_other_processes_are_said(trained, tmp_path, capsys):
+def test_another_number_of_processes_is_said(trained, tmp_path, capsys):
     saved(tmp_path, trained(), 1)
     trainer = trained()
-    preprocess = replace(trainer.data.preprocess, mean=(0.5, 0.5, 0.5))
-    trainer.data = replace(trainer.data, preprocess=preprocess)
     trainer.ranks = Ranks(0, 2)
     Checkpoints(tmp_path, trainer).load()
-    said = capsys.readouterr().err
-    assert "preprocess {" in said
-    assert "'mean': [0.5, 0.5, 0.5]" in said
-    assert "processes 1 -> 2" in said
+    assert "processes 1 -> 2" in capsys.readouterr().err
+
+
+def other_pixels(data):
+    return replace(data, preprocess=replace(data.preprocess, mean=(0.5, 0.5, 0.5)))
+
+
+def imagenet(data):
+    return replace(data, preprocess=replace(data.preprocess, mean=IMAGENET[0], std=IMAGENET[1]))
+
+
+@pytest.mark.parametrize(
+    ("seed", "change", "said"),
+    [
+        (4, lambda data: data, "was trained with seed: 0, not 4"),
+        (0, other_pixels, "mean [0.305933, 0.305933, 0.305933], now [0.5, 0.5, 0.5]"),
+        (0, imagenet, "was trained with statistics: data, not imagenet"),
+        (0, lambda d: replace(d, train=d.train.subset(range(31))), "the train images differ"),
+        (0, lambda d: replace(d, test=d.validation), "the test images differ"),
+    ],
+)
+def test_other_images_or_another_seed_are_refused(trained, tmp_path, seed, change, said):
+    saved(tmp_path, trained(), 1)
+    trainer = trained()
+    trainer.seed, trainer.data = seed, change(trainer.data)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        Checkpoints(tmp_path, trainer).load()
+
+
+def test_what_an_older_checkpoint_does_not_store_is_not_compared(few):
+    check_belongs({"seed": 0}, few, 0, Path("run"))
+    check_belongs({"seed": None, "splits": None}, few, 7, Path("run"))
+    with pytest.raises(ConfigError, match="seed: 1, not 0"):
+        check_belongs({"seed": 1}, few, 0, Path("run"))
 
 
 # --- where they come from -------------------------------------------------------------------------

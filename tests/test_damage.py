@@ -108,6 +108,7 @@ def header(metadata: object) -> bytes:
 
 def sound(**changes: object) -> bytes:
     fields = {"schema": "elastic-supernet/1", "identity": NETWORK.identity, "classes": 10}
+    fields |= {"space": SPACE, "version": "0.1.0", "torch": "2.13.0"}
     return header({**fields, "step": 1, "steps": 2, **changes})
 
 
@@ -122,9 +123,9 @@ def sound(**changes: object) -> bytes:
         (header("null"), "is damaged or no checkpoint"),
         (header({"schema": "elastic-supernet/9"}), "not of schema elastic-supernet/2"),
         (sound(schema="elastic-supernet/2"), "is damaged or no checkpoint"),
-        (header({"schema": "elastic-supernet/1"}), "was trained for space None"),
+        (header({"schema": "elastic-supernet/1"}), "space: it is missing"),
         (sound(step=5), "it says step 5 of 2"),
-        (sound(step="1"), "it says step '1' of 2"),
+        (sound(step="1"), "step: must be a valid integer, got '1'"),
         (sound(), "holds other weights"),
         (sound(classes=11), "11 classes"),
     ],

@@ -1,8 +1,10 @@
 """What a search would deliver is measured, and what is measured is heeded."""
 
 import json
+import os
 from dataclasses import replace
 
+import fake_latency
 import numpy as np
 import pytest
 from small_run import DEVICE, SPACE, done, facts, refused
@@ -12,13 +14,12 @@ from elastic_nas.budgets import Budgets
 from elastic_nas.errors import ElasticNasError, MeasurementRefused, RunFolderError
 from elastic_nas.latency.measured import Measured, read_measured
 from elastic_nas.latency.speed import Speed
-from elastic_nas.latency.speed_file import write_speed
+from elastic_nas.latency.speed_file import speed_file, write_speed
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.runs import open_run
 from elastic_nas.targets import open_target
 
 GENES = 25
-FIGURES = ("mape", "within_5", "within_10", "kendall_tau", "noise_floor")
 
 
 @pytest.fixture
@@ -27,7 +28,8 @@ def anchored(run):
     opened = open_run(run)
     table = LatencyTable.read(opened.table(DEVICE))
     network = opened.network
-    anchors = [{"classes": 10, "genotype": list(network.smallest), "ms": 0.1}]
+    ms = next(row.ms for row in table.children if row.genotype == network.smallest)
+    anchors = [{"classes": 10, "genotype": list(network.smallest), "ms": ms}]
     table.provenance["anchors"][network.identity] = anchors
     table.write(opened.table(DEVICE))
     return opened
@@ -121,15 +123,14 @@ def test_what_was_measured_belongs_to_the_tables_model_and_anchors(anchored, mon
     table.models["another space"] = next(iter(table.models.values()))
     table.write(anchored.table(DEVICE))
     assert len(open_target(anchored.network, DEVICE, run=anchored).measured.ms) == len(front)
-    table.provenance["anchors"][anchored.network.identity][0]["ms"] = 0.2
+    table.provenance["anchors"][anchored.network.identity][0]["ms"] *= 1.1
     table.write(anchored.table(DEVICE))
     assert open_target(anchored.network, DEVICE, run=anchored).measured.ms == {}
 
 
 def test_without_a_bound_nothing_is_said_to_break_it(anchored, monkeypatch, capsys):
     table = LatencyTable.read(anchored.table(DEVICE))
-    identity = anchored.network.identity
-    table.models[identity] = replace(table.models[identity], **dict.fromkeys(FIGURES), ratios=())
+    fake_latency.without_bound(table, anchored.network)
     table.write(anchored.table(DEVICE))
     clock(monkeypatch, lambda genotype: 1.5)
     front = pipeline.search(anchored, DEVICE, Budgets())
@@ -164,6 +165,13 @@ def test_a_check_that_failed_takes_the_promise_back(anchored):
         {"children": [{"genotype": [-1] * GENES, "ms": 1.0}]},
         {"children": [{"genotype": [0] * GENES, "ms": 0.0}]},
         {"children": [{"genotype": [0] * GENES, "ms": "1"}]},
+        {"children": [{"genotype": [0] * GENES, "ms": True}]},
+        {"children": [{"genotype": [999] * GENES, "ms": 1.0}]},
+        {"children": [{"genotype": [True] * GENES, "ms": 1.0}]},
+        {"children": 2 * [{"genotype": [0] * GENES, "ms": 1.0}]},
+        {"children": [[]]},
+        {"digest": 3},
+        {"more": None},
         {"children": [{"ms": 1.0}]},
         {"children": 7},
     ],
@@ -171,11 +179,11 @@ def test_a_check_that_failed_takes_the_promise_back(anchored):
 def test_a_damaged_file_is_named(anchored, change):
     path = anchored.measured(DEVICE)
     Measured("a" * 64, {(0,) * GENES: 1.25}).write(path)
-    assert read_measured(path, "a" * 64, GENES).ms == {(0,) * GENES: 1.25}
-    assert read_measured(path, "b" * 64, GENES).ms == {}
+    assert read_measured(path, "a" * 64, anchored.network.dims).ms == {(0,) * GENES: 1.25}
+    assert read_measured(path, "b" * 64, anchored.network.dims).ms == {}
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(RunFolderError, match=r"is damaged .*; remove it"):
-        read_measured(path, "a" * 64, GENES)
+        read_measured(path, "a" * 64, anchored.network.dims)
     assert "is damaged" in refused("query", anchored.path, "--device", DEVICE, "--latency", "9s")
 
 
@@ -198,3 +206,55 @@ def test_an_int8_device_says_what_its_latency_is_of(anchored):
         "the exported file is fp32; latency, size and memory are those of its int8"
         in eight.remarks[0]
     )
+
+
+def damaged_speed(run, **changes):
+    """The file of a check of this run's table, spoilt."""
+    opened = open_run(run)
+    digest = open_target(opened.network, DEVICE, run=opened).predictor.digest
+    write_speed(DEVICE, digest, Speed(1.02, 1.0, 1.05, 9), "")
+    path = speed_file(DEVICE, digest)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return path
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"factor": 0},
+        {"factor": -1.0},
+        {"factor": True},
+        {"factor": "1"},
+        {"factor": 5.0},
+        {"factor": None},
+        {"why": "\x1b[2J"},
+        {"why": "x" * 10_000},
+        {"date": []},
+        {"digest": "0" * 64},
+        {"schema": "elastic-speed/2"},
+        {"n": -1},
+        {"low": 0},
+        {"more": 1},
+    ],
+)
+def test_a_damaged_speed_is_named(run, changes):
+    path = damaged_speed(run, **changes)
+    said = refused("query", run, "--device", DEVICE, "--latency", "9s")
+    assert f"{path.name} is damaged (" in said
+    assert f"check again: elastic-nas profile {DEVICE} --check" in said
+
+
+def test_a_speed_or_figures_that_are_no_file_are_named(run):
+    for path in (damaged_speed(run), open_run(run).measured(DEVICE)):
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+        said = refused("query", run, "--device", DEVICE, "--latency", "9s")
+        assert f"{path.name}: it is a pipe, not a file" in said
+        path.unlink()
+
+
+def test_what_could_not_be_read_again_is_not_kept(run):
+    with pytest.raises(RunFolderError, match=r"cannot write .*: factor: must be"):
+        write_speed(DEVICE, "a" * 64, Speed(float("nan"), 1.0, 1.0, 9), "")
+    with pytest.raises(RunFolderError, match=r"cannot write .*children\.0\.ms"):
+        Measured("a" * 64, {(0,) * GENES: -1.0}).write(open_run(run).measured(DEVICE))

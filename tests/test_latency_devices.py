@@ -1,16 +1,20 @@
 """Hardware profiles, and where tables are looked for."""
 
+import os
 import re
 from dataclasses import replace
 
 import fake_latency
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small_run import done, facts
 
 from elastic_nas import plugins
 from elastic_nas.additive import file_bytes
 from elastic_nas.budgets import Budgets
-from elastic_nas.errors import ConfigError, TableError, UnknownName
+from elastic_nas.errors import ConfigError, TableError, UnknownName, UntrustedCode
 from elastic_nas.latency.devices import (
     device_names,
     find_table,
@@ -20,6 +24,7 @@ from elastic_nas.latency.devices import (
 )
 from elastic_nas.network import Network
 from elastic_nas.targets import missing_runtime, open_target, runtime_of
+from elastic_nas.trusted import trust
 
 GOOD = """name: pi
 description: A board.
@@ -91,29 +96,41 @@ def test_a_name_from_a_file_is_never_a_path(tmp_path, home):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("threads: 4", "thread: 4"), "did you mean 'threads'"),
-        (("threads: 4", "threads: 0"), "threads of .* must be 1 to"),
-        (("threads: 4", "threads: four"), "threads in .* must be a whole number"),
-        (("threads: 4", "threads: true"), "threads in .* must be a whole number"),
-        (("threads: 4\n", ""), "lacks the key 'threads'"),
+        (("threads: 4", "thread: 4"), "unknown key 'thread'; did you mean 'threads'"),
+        (("threads: 4", "threads: 0"), "threads: must be greater than or equal to 1, got 0"),
+        (("threads: 4", "threads: 5000"), "threads: must be less than or equal to 1024"),
+        (("threads: 4", "threads: four"), "threads: must be a valid integer, got 'four'"),
+        (("threads: 4", "threads: true"), "threads: must be a valid integer, got True"),
+        (("threads: 4", "threads: 4.0"), "threads: must be a valid integer"),
+        (("threads: 4", "threads: 1:30"), "threads: must be a valid integer"),
+        (("threads: 4", "threads: " + "9" * 9000), "a number of 9000 digits"),
+        (("threads: 4\n", ""), "threads: it is missing"),
         (("threads: 4", "threads: 4\nthreads: 4"), "stands there twice"),
+        (("generic: false", "generic: no"), "generic: must be a valid boolean, got 'no'"),
+        (("runtime: onnxruntime_cpu", "runtime: []"), "runtime: must be a valid string"),
+        (("runtime: onnxruntime_cpu", "runtime: ''"), "runtime: "),
         (("name: pi", "name: tau"), "must be the file's"),
-        (("fp32", "fp8"), "precision of .* must be one of fp32"),
-        (("arch:", "arc:"), "did you mean 'arch'"),
-        (("[asimd]", "asimd"), "flags in cpu of .* must be a list"),
-        (("[asimd]", "[1]"), "must be a list of words"),
+        (("fp32", "fp8"), "precision: must be 'fp32', .*, got 'fp8'"),
+        (("arch:", "arc:"), "unknown key 'cpu.arc'; did you mean 'cpu.arch'"),
+        (("[asimd]", "asimd"), "cpu.flags: must be a valid list"),
+        (("[asimd]", "[1]"), "cpu.flags.0: must be a valid string"),
         (("A board.", "&a [*a]"), "aliases"),
         (("A board.", "!!python/name:os.system"), "not valid YAML"),
+        (("A board.", "!!bool foo"), "not valid YAML"),
         (("A board.", "[" * 5000), "not valid YAML"),
         (("A board.", "x" * 1_000_001), "larger than"),
+        (("A board.", "x" * 5000), "description: .* at most 2000"),
+        (("A board.", '"\\e[2J"'), "description: must be printable text"),
         (("A board.", "\x00"), "not valid YAML"),
-        ((GOOD, "- a"), "must be a mapping"),
+        ((GOOD, "- a"), "must be a valid dictionary"),
         ((GOOD, "{[a]: 1}"), "unknown key|not valid YAML"),
-        ((GOOD, ""), "must be a mapping"),
-        (("A board.", "A board.\nlimits: {memory_kb: 0}"), "must be 1 kB or more"),
-        (("A board.", "A board.\nlimits: {memory: 3}"), "unknown key 'memory' in limits"),
-        (("A board.", "A board.\nlimits: [3]"), "limits of"),
-        (("A board.", "A board.\nprovider: 3"), "provider in .* must be text"),
+        ((GOOD, "{1: 1}"), "cannot be used"),
+        ((GOOD, ""), "must be a valid dictionary"),
+        (("A board.", "A board.\nlimits: {memory_kb: 0}"), "memory_kb: must be greater than or"),
+        (("A board.", "A board.\nlimits: {memory_kb: 99999999999}"), "memory_kb: must be less"),
+        (("A board.", "A board.\nlimits: {memory: 3}"), "unknown key 'limits.memory'; did you"),
+        (("A board.", "A board.\nlimits: [3]"), "limits: must be a valid dict"),
+        (("A board.", "A board.\nprovider: 3"), "provider: must be a valid string"),
     ],
 )
 def test_bad_profiles_are_refused(tmp_path, change, message):
@@ -123,8 +140,71 @@ def test_bad_profiles_are_refused(tmp_path, change, message):
 
 def test_a_directory_is_no_profile(tmp_path):
     (tmp_path / "pi.yaml").mkdir()
-    with pytest.raises(UnknownName):
-        load_device(str(tmp_path / "pi.yaml"))
+    for name in (str(tmp_path / "pi.yaml"), "x" * 5000 + ".yaml", "a\0.yaml"):
+        with pytest.raises(UnknownName):
+            load_device(name)
+
+
+def test_a_damaged_profile_keeps_no_other_from_use(tmp_path, home):
+    folder = home / "hardware_profiles"
+    written(folder, "[" * 5000, "deep")
+    written(folder, GOOD.replace("fp32", "fp8"), "local-ort-1t")
+    written(folder, GOOD)
+    os.mkfifo(folder / "pipe.yaml")
+    (folder / "folder.yaml").mkdir()
+    rows = {row["name"]: row for row in facts("list", "devices")["devices"]}
+    assert rows.keys() == set(device_names())
+    assert rows["pi"]["about"] == "A board."
+    assert rows["local-ort-2t"]["runtime"]
+    for name, fault in {
+        "deep": "nested too deeply",
+        "local-ort-1t": "precision: must be",
+        "pipe": "it is a pipe, not a file",
+        "folder": "it is a folder, not a file",
+    }.items():
+        assert rows[name]["about"].startswith("cannot be used: ")
+        assert fault in rows[name]["about"]
+        with pytest.raises(ConfigError, match=fault):
+            load_device(name)
+    assert "cannot be used" in done("list", "devices")
+
+
+CODE = """
+raise SystemExit("it ran")
+"""
+
+
+def test_listing_devices_runs_no_code_that_a_profile_names(tmp_path, home):
+    (tmp_path / "code.py").write_text(CODE)
+    written(home / "hardware_profiles", GOOD.replace("onnxruntime_cpu", str(tmp_path / "code.py")))
+    assert {row["name"] for row in facts("list", "devices")["devices"]} >= {"pi"}
+    with pytest.raises(UntrustedCode, match=r"pi\.yaml names the Python file"):
+        runtime_of(load_device("pi"))
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("x = 1", "defines no dataclass 'Runtime'"),
+        ("Runtime = 3", "defines no dataclass 'Runtime'"),
+        ("raise ValueError('mine')", "fails when imported: ValueError: mine"),
+        (
+            "from dataclasses import dataclass\n@dataclass\nclass Runtime:\n    x: int = 1",
+            "fails when it is used: TypeError",
+        ),
+        (
+            "from dataclasses import dataclass\n@dataclass\nclass Runtime:\n"
+            "    threads: int = 1\n    precision: str = ''",
+            "lacks name, version, owns_threads",
+        ),
+    ],
+)
+def test_a_runtime_that_is_none_is_named(tmp_path, code, message):
+    (tmp_path / "code.py").write_text(code)
+    trust(tmp_path / "code.py")
+    profile = written(tmp_path, GOOD.replace("onnxruntime_cpu", str(tmp_path / "code.py")))
+    with pytest.raises(ConfigError, match=message):
+        runtime_of(load_device(profile))
 
 
 def test_tables_are_found_nearest_first(tmp_path, home):
@@ -254,3 +334,21 @@ def test_a_missing_table_says_how_to_make_one(tmp_path):
     ):
         with pytest.raises(TableError, match=re.escape(advice)):
             find_table(load_device(name), run=tmp_path)
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(at=st.integers(0, len(GOOD) - 1), cut=st.integers(0, 12), text=st.text(max_size=6))
+def test_a_damaged_profile_is_refused_or_sound(tmp_path, at, cut, text):
+    path = tmp_path / "pi.yaml"
+    damaged = GOOD[:at] + text + GOOD[at + cut :]
+    path.write_text(damaged, encoding="utf-8", errors="surrogatepass")
+    try:
+        device = load_device(str(path))
+    except ConfigError as error:
+        assert str(error).isprintable() or "\n" in str(error)  # noqa: PT017
+        return
+    assert device.name == "pi"
+    assert 1 <= device.threads <= 1024
+    device.mismatch(FACTS)

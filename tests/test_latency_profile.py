@@ -16,7 +16,8 @@ from elastic_nas.latency import profile as module
 from elastic_nas.latency.bench import Anchors, Bench, Job
 from elastic_nas.latency.devices import Device
 from elastic_nas.latency.drift import check_drift, verdict
-from elastic_nas.latency.model import calibrate, child_features
+from elastic_nas.latency.fitting import features_of
+from elastic_nas.latency.model import calibrate
 from elastic_nas.latency.plan import (
     ANCHORS,
     Draw,
@@ -46,6 +47,10 @@ def made(table=None, network=NETWORK, save=lambda table: None, **draw):
     return profile(network, FakeRuntime(), DEVICE, table, save=save, draw=Draw(**draw))
 
 
+def rows_of(genotypes):
+    return [fake_latency.child(NETWORK, genotype, "verify", 1.0) for genotype in genotypes]
+
+
 def test_a_profile_predicts_fresh_children_as_well_as_can_be(stopwatch):
     table = made()
     assert table.missing(s for unit in NETWORK.units for s in unit.specs()) == []
@@ -58,7 +63,7 @@ def test_a_profile_predicts_fresh_children_as_well_as_can_be(stopwatch):
     assert fresh["mape"] < 0.015
     assert fresh["within_5"] > 0.95
     assert fresh["kendall_tau"] > 0.9
-    assert fresh["met_bound"] > 0.9
+    assert fresh["met_bound"] > 0.85  # of one bound; on average below
     noiseless = [child_ms(NETWORK, g) for g in calibration_children(NETWORK, 50, "x", [])]
     genotypes = np.array(calibration_children(NETWORK, 50, "x", []))
     np.testing.assert_allclose(
@@ -72,11 +77,11 @@ def test_the_bound_covers_95_percent_of_fresh_children_on_average(stopwatch):
     stopwatch.noise, covered = 0.05, []
     for seed in range(12):
         children = calibration_children(NETWORK, 60, seed, [])
-        features = [child_features(NETWORK.blocks(g), table.entry_ms) for g in children]
+        features = features_of(NETWORK, table, rows_of(children))
         measured = [stopwatch.timing(child_ms(NETWORK, g)).ms for g in children]
-        model = calibrate(fitted, np.array(features), np.array(measured), 0.01)
+        model = calibrate(fitted, features, np.array(measured), 0.01)
         fresh = calibration_children(NETWORK, 200, f"fresh {seed}", children)
-        features = np.array([child_features(NETWORK.blocks(g), table.entry_ms) for g in fresh])
+        features = features_of(NETWORK, table, rows_of(fresh))
         measured = np.array([stopwatch.timing(child_ms(NETWORK, g)).ms for g in fresh])
         covered.append((measured <= model.bound_factor() * model.predict_ms(features)).mean())
     assert 0.92 < np.mean(covered) < 0.98
@@ -129,7 +134,7 @@ def test_another_number_of_classes_adds_its_classifiers_only(stopwatch):
     assert stopwatch.timed < before + 3 * ANCHORS + 2 + 40  # fit children may be chosen anew
 
 
-@pytest.mark.parametrize("saves", [1, 2])
+@pytest.mark.parametrize("saves", [2, 3])
 def test_an_interrupted_run_goes_on(stopwatch, saves, monkeypatch):
     monkeypatch.setattr(bench_module, "GROUP_BYTES", 60_000_000)
     kept = []
@@ -150,6 +155,42 @@ def test_an_interrupted_run_goes_on(stopwatch, saves, monkeypatch):
     assert anchors >= ANCHORS  # in each group
     assert anchors % ANCHORS == 0
     assert table.models[NETWORK.identity].n_calibrate == 60
+
+
+def test_a_profile_that_is_killed_keeps_all_but_its_last_group(stopwatch, tmp_path):
+    """Also the empty model's time, which is measured first."""
+    path, seen = tmp_path / "t.json", []
+
+    def save(table):
+        table.write(path)
+        seen.append((len(table.blocks), len(table.children)))
+
+    made(save=save)
+    assert seen[0] == (0, 0)
+    kept = [sum(figures) for figures in seen]
+    assert max(np.diff(kept)) <= 100
+    assert kept[-1] == len(wanted_blocks(NETWORK)) + 100
+
+
+def test_a_model_goes_with_the_children_that_are_added(stopwatch):
+    """A profile for more children may be killed between two groups: its table still predicts."""
+    table, kept = made(n_fit=10, n_calibrate=20), []
+
+    def save(table):
+        kept.append(len(table.children))
+        Predictor(NETWORK, table)
+
+    made(table, save=save, n_calibrate=200)
+    assert len(kept) > 2
+    assert table.models[NETWORK.identity].n_calibrate == 200
+
+
+def test_a_model_that_contradicts_its_children_is_not_stored(stopwatch, monkeypatch):
+    kept = []
+    monkeypatch.setattr(module, "fit_model", lambda network, table: fake_latency.model())
+    with pytest.raises(TableError, match="contradicts itself"):
+        made(save=lambda table: kept.append(dict(table.models)))
+    assert not any(kept)
 
 
 def test_a_refused_block_is_tried_three_times_and_the_others_are_kept(stopwatch):
@@ -295,9 +336,11 @@ def test_jobs_are_grouped_by_memory(monkeypatch):
     bench = Bench(FakeRuntime(), Protocol(), stopwatch=FakeStopwatch())
     assert [len(group) for group in bench.time("x", jobs)] == [2, 2, 1, 1]
     assert list(bench.time("x", [])) == []
+    many = [Job(str(i), (1,), 1, lambda: b"1.0") for i in range(250)]
+    monkeypatch.undo()
+    assert [len(group) for group in bench.time("x", many)] == [100, 100, 50]
     threaded = Bench(FakeRuntime(owns_threads=True), Protocol(), stopwatch=FakeStopwatch())
     tiny = [Job(str(i), (1,), 1, lambda: b"1.0") for i in range(40)]
-    monkeypatch.undo()
     assert [len(group) for group in threaded.time("x", tiny)] == [16, 16, 8]
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from copy import deepcopy
+from pathlib import Path
 from random import Random
 
 import fake_latency
@@ -10,18 +11,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from elastic_nas import plugins
 from elastic_nas.errors import MissingEntries, TableError
-from elastic_nas.latency import table_parts as module
+from elastic_nas.latency import table as module
 from elastic_nas.latency.devices import Device
 from elastic_nas.latency.rows import BlockRow, ChildRow
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.measure import Timing
 from elastic_nas.network import Network
+from elastic_nas.specs import spec_from_key
 from elastic_nas.specs.classifier import ClassifierSpec
 from elastic_nas.specs.conv import ConvSpec
+from elastic_nas.specs.head import HeadSpec
+from elastic_nas.specs.mbconv import MBConvSpec
 
 DEVICE = Device("local-ort-1t", "", "onnxruntime_cpu", 1, "fp32", generic=True)
 STEM = ConvSpec(16, 16, 3, 8, 3, 1, "relu")
+HEAD = HeadSpec(4, 4, 16, 32, 0, "hswish")
+MBCONV = MBConvSpec(8, 8, 8, 24, 8, 3, 1, 4, True, "relu", "sigmoid", "identity")
 
 
 def small():
@@ -71,65 +78,77 @@ def nothing(value):
     ("where", "change", "message"),
     [
         ("schema", "elastic-latency/1", "schema is not"),
-        ("provenance", {}, "provenance lacks"),
-        ("provenance", None, "provenance must be a mapping"),
-        ("provenance.date", 3, "provenance lacks 'date'"),
-        ("provenance.null_ms", True, "provenance lacks 'null_ms'"),
-        ("provenance.anchors", [], "provenance lacks 'anchors'"),
-        ("provenance.load", [1e300], "cannot be"),
-        ("provenance.anchors", {"x": 3}, "anchors"),
-        ("provenance.anchors", {"x": [{"classes": 2, "genotype": [0], "ms": 0}]}, "no latency"),
+        ("provenance", {}, "provenance.date: it is missing"),
+        ("provenance", None, "provenance: must be a valid dictionary"),
+        ("provenance.date", 3, "provenance.date: must be a valid string, got 3"),
+        ("provenance.date", "\x1b[2J", "provenance.date: must be printable"),
+        ("provenance.date", "x" * 10**6, "provenance.date: .* at most 1000"),
+        ("provenance.null_ms", True, "provenance.null_ms: must be a valid number"),
+        ("provenance.null_ms", -1, "provenance.null_ms: must be greater than or equal to 0"),
+        ("provenance.anchors", [], "provenance.anchors: must be a valid dict"),
+        ("provenance.anchors", {"x": 3}, "anchors.x: must be a valid list"),
+        ("provenance.anchors", {"x": [{"classes": 2, "genotype": [0], "ms": 0}]}, "ms: must be"),
         ("provenance.anchors", {"x": [{"classes": "2", "genotype": [0], "ms": 1}]}, "classes"),
         ("provenance.anchors", {"x": [{"classes": 2, "genotype": 0, "ms": 1}]}, "genotype"),
-        ("provenance.spaces", ["tiny"], "spaces must name"),
-        ("provenance.spaces", {"x": 3}, "spaces must name"),
-        ("provenance.visits", {}, "visits must be records"),
+        ("provenance.spaces", ["tiny"], "spaces: must be a valid dict"),
+        ("provenance.spaces", {"x": 3}, "spaces.x: must be a valid string"),
+        ("provenance.visits", {}, "visits: must be a valid list"),
         (
             "provenance.visits",
             [{"date": "d", "device_s": 1, "speed": 1, "stolen_share": None}],
-            "visits",
+            "visits.0.speed",
         ),
-        ("provenance.visits", [{"device_s": 1, "speed": [], "stolen_share": None}], "visits"),
-        ("provenance.energy", {"x": {"rule": "r"}}, "energy must be"),
-        ("provenance.energy", {"x": {"rule": "r", "millijoules": {"a": "1"}}}, "energy must be"),
-        ("blocks.0.memory_bytes", 0, "memory_bytes must be"),
-        ("blocks.0.memory_bytes", 1.5, "memory_bytes must be"),
-        ("device.cpu", None, "device lacks 'cpu'"),
-        ("device.flags", [1], "flags"),
-        ("runtime.version", 1.3, "runtime lacks 'version'"),
-        ("protocol.seed", "x", "protocol lacks 'seed'"),
+        ("provenance.visits", [{"device_s": 1, "speed": [], "stolen_share": None}], "0.date"),
+        ("provenance.device_s", "9", "device_s: must be a valid number"),
+        ("provenance.imported", [3], "imported.0: must be a valid string"),
+        ("provenance.energy", {"x": {"rule": "r"}}, "energy.x.millijoules: it is missing"),
+        ("provenance.energy", {"x": {"rule": "r", "millijoules": {"a": "1"}}}, "millijoules.a"),
+        ("blocks.0.memory_bytes", 0, "memory_bytes.0: must be greater than 0"),
+        ("blocks.0.memory_bytes", 1.5, "memory_bytes.0: must be a valid integer"),
+        ("device.cpu", None, "device.cpu: must be a valid string"),
+        ("device.flags", [1], "device.flags.0: must be a valid string"),
+        ("runtime.version", 1.3, "runtime.version: must be a valid string"),
+        ("protocol.seed", "x", "protocol.seed: must be a valid integer"),
         ("precision", 32, "precision"),
-        ("blocks", {}, "lists"),
-        ("models", [], "mapping"),
+        ("blocks", {}, "blocks: must be a valid list"),
+        ("models", [], "models: must be a valid dict"),
+        ("extra", 1, "unknown key 'extra'"),
         ("blocks.0", 3, "exactly the fields"),
-        ("blocks.0.ms", 0, "no latency"),
-        ("blocks.0.ms", -1, "no latency"),
-        ("blocks.0.ms", 1e6, "no latency"),
-        ("blocks.0.ms", 10**400, "no latency"),
-        ("blocks.0.ms", "1", "no latency"),
-        ("blocks.0.ms", True, "no latency"),
-        ("blocks.0.p90", "1", "no latency"),
+        ("blocks.0.ms", 0, "ms.0: must be greater than 0, got 0"),
+        ("blocks.0.ms", -1, "ms.0: must be greater than 0"),
+        ("blocks.0.ms", 1e6, "ms.0: must be less than 1000000"),
+        ("blocks.0.ms", 10**400, "a number of 401 digits"),
+        ("blocks.0.ms", "1", "ms.0: must be a valid number"),
+        ("blocks.0.ms", True, "ms.0: must be a valid number, got True"),
+        ("blocks.0.ms", 500.0, "ms is 500, far from"),
+        ("blocks.0.p90", "1", "p90.0: must be a valid number"),
         ("blocks.0.p10", 5.0, "p10 is larger"),
-        ("blocks.0.n", 0, "n must be"),
-        ("blocks.0.n", 1.5, "n must be"),
-        ("blocks.0.accept", 0, "accept must be"),
-        ("blocks.0.accept", 1.2, "accept must be"),
+        ("blocks.0.n", 0, "n.0: must be greater than or equal to 1"),
+        ("blocks.0.n", 1.5, "n.0: must be a valid integer"),
+        ("blocks.0.accept", 0, "accept.0: must be greater than 0"),
+        ("blocks.0.accept", 1.2, "accept.0: must be less than or equal to 1"),
         ("blocks.0.extra", 1, "exactly the fields"),
-        ("blocks.0.key", [], "exactly the fields"),
+        ("blocks.0.key", [], "unknown block kind"),
         ("blocks.0.key.kind", "conv9", "unknown block kind"),
+        ("blocks.0.key.kind", [], "unknown block kind"),
         ("blocks.0.key.in_features", -1, "which cannot be"),
+        ("blocks.0.key.in_features", 0, "which cannot be"),
         ("blocks.0.key.in_features", 10**9, "which cannot be"),
         ("blocks.0.key.in_features", 9.5, "classifier block has the fields"),
+        ("blocks.0.key.in_features", True, "classifier block has the fields"),
         ("blocks.0.key.out_features", 10, "stands there twice"),
-        ("children.0.role", "test", "role"),
-        ("children.0.genotype", [-1], "genotype"),
-        ("children.0.genotype", 3, "genotype"),
-        ("children.0.round_ms", 3, "must be a list"),
-        ("children.0.round_ms", [0], "no latency"),
-        ("children.0.n", 0, "n must be"),
+        ("children.0.role", "test", "role.0: must be 'fit', 'calibrate' or 'verify'"),
+        ("children.0.genotype", [-1], "genotype.0.0: must be greater than or equal to 0"),
+        ("children.0.genotype", 3, "genotype.0: must be a valid list"),
+        ("children.0.round_ms", 3, "round_ms.0: must be a valid list"),
+        ("children.0.round_ms", [0], "round_ms.0.0: must be greater than 0"),
+        ("children.0.round_ms", [9.0], "ms is 1.5, but the median of its rounds is 9"),
+        ("children.0.classes", 1, "classes.0: must be greater than or equal to 2"),
+        ("children.0.n", 0, "n.0: must be greater than or equal to 1"),
         ("children.0", {}, "exactly the fields"),
+        ("children.0", None, "exactly the fields"),
         ("models.0123.weights", [], "weights"),
-        ("models.0123", None, "exactly the fields"),
+        ("models.0123", None, "a fitted model: must be a valid dict"),
     ],
 )
 def test_bad_tables_are_refused(tmp_path, where, change, message):
@@ -154,7 +173,8 @@ def test_bad_tables_are_refused(tmp_path, where, change, message):
         ('{"schema": NaN}', "NaN is not a number"),
         ('{"schema": "a", "schema": "b"}', "stands there twice"),
         ("[]", "schema"),
-        ('{"schema": "elastic-latency/2"}', "exactly the parts"),
+        ('{"schema": "elastic-latency/2"}', "device: it is missing"),
+        ("1" * 9000, "not valid JSON"),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path, text, message):
@@ -164,25 +184,83 @@ def test_what_is_no_table_is_refused(tmp_path, text, message):
 
 def test_infinite_numbers_and_nesting_are_refused(tmp_path):
     text = json.dumps(parts(tmp_path))
-    with pytest.raises(TableError, match="no latency"):
+    with pytest.raises(TableError, match="1e999 is not a number"):
         read(tmp_path, text.replace('"ms": 0.01', '"ms": 1e999'))
-    value = parts(tmp_path)
-    value["device"]["deep"] = [[[[[[[[[[1]]]]]]]]]]
     with pytest.raises(TableError, match="nested"):
-        read(tmp_path, value)
+        read(tmp_path, text.replace('"ms": 0.01', '"ms": ' + "[" * 50 + "]" * 50))
 
 
 def test_missing_unreadable_and_huge_files_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(TableError, match="cannot be read"):
+    with pytest.raises(TableError, match=r"cannot read .*none\.json"):
         LatencyTable.read(tmp_path / "none.json")
-    with pytest.raises(TableError, match="cannot be read"):
+    with pytest.raises(TableError, match="is a folder, not a file"):
         LatencyTable.read(tmp_path)
+    with pytest.raises(TableError, match="is a device, not a file"):
+        LatencyTable.read(Path("/dev/zero"))
     (tmp_path / "t.json").write_bytes(b"\xff\xfe{}")
-    with pytest.raises(TableError, match="not valid JSON"):
+    with pytest.raises(TableError, match="no text file"):
         LatencyTable.read(tmp_path / "t.json")
     monkeypatch.setattr(module, "MAX_BYTES", 2**20)
-    with pytest.raises(TableError, match="larger than 1 MB"):
+    with pytest.raises(TableError, match="larger than 1,048,576 bytes"):
         read(tmp_path, " " * (2**20 + 1))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda table: table.provenance.update(device_s=-1.0),
+        lambda table: table.provenance.update(device_s=float("nan")),
+        lambda table: table.device.update(cpu="\x07"),
+        lambda table: table.add_block(STEM, fake_latency.block(1e7)),
+        lambda table: table.children.append(table.children[0]),
+        lambda table: table.models.update({"0123": fake_latency.model(n_fit=-1)}),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_written(tmp_path, spoil):
+    table = small()
+    table.write(tmp_path / "t.json")
+    before = (tmp_path / "t.json").read_bytes()
+    spoil(table)
+    with pytest.raises(TableError, match=r"not written, as it could not be read again: .+What was"):
+        table.write(tmp_path / "t.json")
+    assert (tmp_path / "t.json").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", plugins.available("spaces"))
+def test_every_block_of_every_space_can_stand_in_a_table(name):
+    network = Network(name, 10)
+    for spec in {spec for unit in network.units for spec in unit.specs()}:
+        assert spec_from_key(spec.key) == spec
+
+
+VALUES = st.one_of(
+    st.integers(-2, 3),
+    st.sampled_from(
+        [10**9, 10**400, 0.5, True, None, "", "relu", "x" * 10**5, [], {}, float("nan")]
+    ),
+)
+
+
+@given(st.sampled_from([STEM.key, MBCONV.key, HEAD.key, ClassifierSpec(96, 10).key]), st.data())
+def test_a_spec_of_any_key_has_costs_or_is_refused(key, data):
+    changed = {**key, data.draw(st.sampled_from(sorted(key))): data.draw(VALUES)}
+    try:
+        spec = spec_from_key(changed)
+    except TableError:
+        return
+    costs = spec.costs
+    assert costs.macs > 0
+    assert costs.weights > 0
+    assert min(spec.input_shape) > 0
+    assert min(spec.output_shape) > 0
+
+
+@given(st.one_of(st.none(), st.integers(), st.text(), st.lists(st.none()), st.dictionaries(
+    st.sampled_from(["kind", "height", "x"]), VALUES)))  # fmt: skip
+def test_what_is_no_key_is_refused(value):
+    with pytest.raises(TableError, match="block"):
+        spec_from_key(value)
 
 
 JSON = st.recursive(

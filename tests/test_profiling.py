@@ -1,6 +1,11 @@
 """Tables from the command line on an imaginary device: profiled, checked, imported, kept."""
 
 import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
 
 import pytest
 from fake_latency import FakeRuntime, imaginary_device
@@ -156,3 +161,112 @@ def test_spaces_that_are_not_here_any_more_are_passed_over(stopwatch, place):
     table.provenance["anchors"] |= {key * 64: [] for key in "ab"}
     table.write(place)
     assert [row["space"] for row in facts("profile", DEVICE, "--check")["spaces"]] == [SPACE]
+
+
+WRITER = """if True:
+    import sys, time
+    from pathlib import Path
+    import pytest
+    from fake_latency import imaginary_device
+    from elastic_nas import importing, profiling
+    from elastic_nas.latency.table import LatencyTable
+    how, space, go = sys.argv[1:]
+    with pytest.MonkeyPatch.context() as patch:
+        imaginary_device(patch)
+        known = profiling.Scope.known
+
+        def slowly(scope, device):
+            found = known(scope, device)
+            time.sleep(1.0)
+            return found
+
+        patch.setattr(profiling.Scope, "known", slowly)
+        scope = profiling.Scope(space=space)
+        Path(go).with_name(f"ready-{space[10:]}").touch()
+        while not Path(go).exists():
+            time.sleep(0.01)
+        if how == "profile":
+            profiling.profile("local-ort-1t", scope)
+        else:
+            importing.import_file(Path(how), "local-ort-1t", scope)
+"""
+
+
+def together(tmp_path, *orders):
+    """Run two writers at once, each in a process of its own; returns their exits and words."""
+    go = tmp_path / "go"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, *map(str, order), str(go)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for order in orders
+    ]
+    while len(list(tmp_path.glob("ready-*"))) < len(orders):
+        assert all(process.poll() is None for process in running)
+        time.sleep(0.01)
+    go.touch()
+    words = [process.communicate(timeout=120)[1] for process in running]
+    return [process.returncode for process in running], words
+
+
+def test_two_imports_at_once_lose_nothing(stopwatch, place, tmp_path):
+    sources = {space: tmp_path / f"{space[10:]}.json" for space in (SPACE, OTHER)}
+    for space, source in sources.items():
+        done("profile", DEVICE, "--space", space, "--out", source)
+    exits, _ = together(tmp_path, *((sources[space], space) for space in (SPACE, OTHER)))
+    assert exits == [0, 0]
+    table = LatencyTable.read(place)
+    assert table.models.keys() == {Network(space, 1000).identity for space in (SPACE, OTHER)}
+
+
+def test_of_two_profiles_at_once_one_is_refused(place, tmp_path):
+    exits, words = together(tmp_path, ("profile", SPACE), ("profile", OTHER))
+    assert sorted(exits) == [0, 1]
+    assert "is being written by another elastic-nas process" in "".join(words)
+    kept = (SPACE, OTHER)[exits.index(0)]
+    assert LatencyTable.read(place).models.keys() == {Network(kept, 1000).identity}
+
+
+def test_an_import_of_a_table_that_contradicts_itself_leaves_the_old_one(
+    stopwatch, place, tmp_path
+):
+    source = tmp_path / "theirs.json"
+    done("profile", DEVICE, "--space", SPACE, "--out", source)
+    done("profile", DEVICE, "--space", OTHER)
+    old, parts = place.read_bytes(), json.loads(source.read_text())
+    for row in parts["children"]:
+        for key in ("ms", "p10", "p90", "contended_p90"):
+            row[key] *= 10
+        row["round_ms"] = [10 * ms for ms in row["round_ms"]]
+    source.write_text(json.dumps(parts))
+    said = refused("profile", DEVICE, "--space", SPACE, "--import", source)
+    assert f"contradicts itself about {SPACE}" in said
+    assert place.read_bytes() == old
+
+
+def test_children_of_a_space_that_is_not_here_are_not_added(stopwatch, place, tmp_path):
+    """Its model could not be fitted again, and would contradict them."""
+    source = tmp_path / "theirs.json"
+    done("profile", DEVICE, "--space", SPACE, "--out", source)
+    table = LatencyTable.read(source)
+    identity = Network(SPACE, 1000).identity
+    table.provenance["spaces"][identity] = "gone"
+    mine = replace(table, children=table.children[:-1])
+    mine.models = {identity: replace(table.models[identity], n_fit=39)}
+    mine.write(place)
+    done("profile", DEVICE, "--space", OTHER, "--out", tmp_path / "other.json")
+    other = LatencyTable.read(tmp_path / "other.json")
+    both = replace(
+        other,
+        children=[*other.children, *table.children],
+        provenance={**other.provenance, "anchors": {**other.provenance["anchors"],
+                                                    **table.provenance["anchors"]}},
+    )  # fmt: skip
+    both.write(source)
+    done("profile", DEVICE, "--space", OTHER, "--import", source)
+    found = LatencyTable.read(place)
+    assert len([row for row in found.children if row.space == identity]) == 99

@@ -154,7 +154,7 @@ def test_a_thousand_rows_are_quick():
 @pytest.mark.parametrize(
     ("modules", "barred"),
     [
-        (("query", "search.history"), ("matplotlib", "pydantic")),
+        (("query", "search.history"), ("matplotlib",)),
         (("search.driver", "search.front", "strategies.evolution", "strategies.random_search"), ()),
         (("report",), ("matplotlib",)),
     ],

@@ -36,11 +36,11 @@ def run(
 ):
     """One search on the tiny space; returns the history's rows."""
     plugin = plugins.create("strategies", strategy, dims=DIMS, rng=Random(f"strategy-{seed}"))
-    history = History(path, TIES)
+    history = History(path, TIES, DIMS)
     evaluate = evaluate or evaluator(seed)
     rng = Random(f"search-{seed}")
     search(DIMS, plugin, evaluate, costs(device), budgets, history, evaluations, rng)
-    return read_history(path, TIES)
+    return read_history(path, TIES, DIMS)
 
 
 def bounds_ms(rows, device="one"):
@@ -148,7 +148,7 @@ def test_interrupted_anywhere_it_goes_on_as_if_it_had_not_been(tmp_path, strateg
 
         with pytest.raises(KeyboardInterrupt):
             run(path, 24, strategy=text, budgets=budgets, evaluate=until_stopped)
-        assert (read_history(path, TIES) if stop_at else []) == whole[:stop_at]
+        assert (read_history(path, TIES, DIMS) if stop_at else []) == whole[:stop_at]
         assert run(path, 24, strategy=text, budgets=budgets) == whole
 
 
@@ -195,7 +195,7 @@ class Recorder:
 def test_the_strategy_is_told_the_repaired_child_with_this_devices_bound(tmp_path):
     rows = run(tmp_path / "h", 30)
     recorder, budgets = Recorder(), Budgets(latency_ms=1.0)
-    history = History(tmp_path / "h", TIES)
+    history = History(tmp_path / "h", TIES, DIMS)
     known = {row.genotype for row in rows if bounds_ms([row], "two")[0] <= 1.0}
     total = len(known) + 5
     search(DIMS, recorder, evaluator(), costs("two"), budgets, history, total, Random(0))
@@ -232,7 +232,7 @@ def test_stops_when_all_children_within_the_budgets_are_known(tmp_path, strategy
     )
     if strategy == "recorder":
         plugin.ask = lambda: largest(FEW)
-    history = History(tmp_path / "h", TIES)
+    history = History(tmp_path / "h", TIES, FEW)
     evaluate = lambda g: Evaluation(0.5, 10, 0.0)  # noqa: E731
     budgets = Budgets(macs=limit)
     search(FEW, plugin, evaluate, parts, budgets, history, count(FEW) + 5, Random(0))
@@ -243,7 +243,7 @@ def test_stops_when_all_children_within_the_budgets_are_known(tmp_path, strategy
 
 def test_a_stubborn_strategy_still_gets_new_children(tmp_path):
     recorder = Recorder()
-    history = History(tmp_path / "h", TIES)
+    history = History(tmp_path / "h", TIES, DIMS)
     search(DIMS, recorder, evaluator(), costs(), Budgets(latency_ms=100), history, 20, Random(0))
     assert len(history) == 20
 
@@ -260,7 +260,7 @@ def test_an_infeasible_budget_is_refused_before_anything_is_evaluated(tmp_path):
 
 
 def test_progress_names_the_best_child(tmp_path, capsys):
-    run(tmp_path / "h", 3, evaluate=lambda g: Evaluation(0.5 + 0.1 * (g == smallest(DIMS)), 9, 0))
+    run(tmp_path / "h", 3, evaluate=lambda g: Evaluation(0.5 + 0.1 * (g == smallest(DIMS)), 10, 0))
     assert "3/3" in (last := capsys.readouterr().err.splitlines()[-1])
     assert last.endswith(f"best 60.00% within {ENDS_MS[0]:.4g} ms")
 

@@ -240,6 +240,7 @@ USES = {
     "here": "To be measured on this machine, with: elastic-nas profile NAME --space SPACE",
     "package": "To be measured on this machine once a package is installed:",
     "elsewhere": "Other machines, with: elastic-nas kit --device NAME --space SPACE",
+    "unusable": "Profiles of your own that cannot be used:",
 }
 """What can be done with a device now, in the order in which they are shown."""
 

@@ -124,6 +124,19 @@ class Split:
             digest.update(b"%d %d\n%b\n" % (label, len(identity), identity))
         return digest.hexdigest()
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex hash that tells whether this is the same split of the same source, cheaply.
+
+        For files it is `sha256`. Where that would read millions of images or index entries, it is
+        of the labels and of which images of the source these are.
+        """
+        if isinstance(self._images, ArrayImages | FileImages):
+            return self.sha256
+        digest = sha256(self.labels.astype("<i8").tobytes())
+        digest.update(self._rows.astype("<i8").tobytes())
+        return digest.hexdigest()
+
     def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> "Split":
         """The split of these images, in this order, under the same name."""
         chosen = np.asarray(indices, dtype=np.int64)

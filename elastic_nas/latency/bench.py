@@ -1,4 +1,7 @@
-"""Timing many models in groups that fit in memory, all at one speed, with an honest refusal."""
+"""Timing many models in groups, all told at one speed, with an honest refusal.
+
+A group fits in memory, and is small enough that little is lost where it cannot be ended.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +26,8 @@ MEMORY_SHARE = 4
 BYTES_A_WEIGHT_BYTE = 3
 """A prepared model holds its weights about three times: file, session, repacked."""
 SESSION_BYTES = 1_000_000
+MAX_MODELS = 100
+"""Models of a group beside the anchors: what a killed profile loses at most."""
 MAX_POOLS = 16
 """Models at a time for a runtime with threads: each has its own, and all are watched."""
 RETRIES = 2
@@ -121,20 +126,27 @@ class Bench:
         """The accepted timings of one group after another, by job name, all at one speed.
 
         Raises:
-            MeasurementRefused: Some job could not be timed honestly, in three attempts; its
-                group's other timings were given before. Or the machine's speed moved too far.
+            MeasurementRefused: Some job could not be timed honestly, in three attempts; all others
+                were given before, but where half of a group is refused. Or the machine's speed
+                moved too far.
         """
         if not jobs:
             return
         anchors = anchors or Anchors([])
-        most = MAX_POOLS if self.runtime.owns_threads else len(jobs) + len(anchors.jobs)
+        beside = max(1, MAX_POOLS - len(anchors.jobs))
+        most = beside if self.runtime.owns_threads else MAX_MODELS
         groups = list(_groups(jobs, anchors.jobs, most))
         models = len(jobs) + len(groups) * len(anchors.jobs)
         with track(title, len(jobs) + models * self.protocol.rounds) as progress:
+            refused: dict[str, Timing] = {}
             for group in groups:
                 timings = self._settled_group(group, anchors, progress.advance)
                 yield {name: t for name, t in timings.items() if not t.refused}
-                _refuse({name: t for name, t in timings.items() if t.refused}, title)
+                mine = {name: t for name, t in timings.items() if t.refused}
+                refused |= mine
+                if 2 * len(mine) > len(timings):
+                    break
+            _refuse(refused, title)
 
     def speed(self, title: str, anchors: Anchors) -> Speed:
         """The machine's speed now, against what the anchors took then.
@@ -200,11 +212,10 @@ def _silent(_: int) -> None:
 
 
 def _groups(jobs: list[Job], anchors: list[Job], most: int) -> Iterator[list[Job]]:
-    """Jobs in their order, as many at a time as fit in memory beside the anchors."""
+    """Jobs in their order, at most `most` at a time, and as many as fit in memory with anchors."""
     memory_mb = environment().get("memory_mb", 2 * GROUP_BYTES // 2**20)
     most_bytes = min(GROUP_BYTES, memory_mb * 2**20 // MEMORY_SHARE)
     taken = sum(map(_bytes, anchors))
-    most = max(1, most - len(anchors))
     group: list[Job] = []
     size = taken
     for job in jobs:

@@ -2,29 +2,71 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from os.path import isfile, lexists
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
 
 from elastic_nas.errors import ConfigError, TableError, UnknownName
 from elastic_nas.files import data_folder, user_folder
 from elastic_nas.machine import environment
 from elastic_nas.plugins import suggest
+from elastic_nas.strict import Strict, mistakes, shown
 from elastic_nas.yaml_file import read_yaml
 
 MAX_THREADS = 1024
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+MAX_KB = 10**9
 
-_FIELDS: dict[str, type] = {
-    "name": str,
-    "description": str,
-    "runtime": str,
-    "threads": int,
-    "precision": str,
-    "generic": bool,
-}
-_OPTIONAL: dict[str, type] = {"provider": str, "scheme": str, "measure": str}
-_CPU_FIELDS: dict[str, type] = {"arch": str, "name": str, "flags": list}
-_LIMITS: dict[str, type] = {"memory_kb": int, "flash_kb": int}
+
+def _of_lines(text: str) -> str:
+    if not text.replace("\n", "").isprintable():
+        raise ValueError(f"must be printable text, got {shown(text)}")
+    return text
+
+
+def _of_one_line(text: str) -> str:
+    if "\n" in text:
+        raise ValueError(f"must be one line, got {shown(text)}")
+    return _of_lines(text)
+
+
+Word = Annotated[str, Field(max_length=100), AfterValidator(_of_one_line)]
+Words = Annotated[str, Field(max_length=2000), AfterValidator(_of_lines)]
+
+
+class _CpuPart(Strict):
+    arch: Word = ""
+    name: Word = ""
+    flags: Annotated[list[Word], Field(max_length=1000)] = Field(default_factory=list)
+
+
+class _LimitsPart(Strict):
+    memory_kb: Annotated[int, Field(ge=1, le=MAX_KB)] = 1
+    flash_kb: Annotated[int, Field(ge=1, le=MAX_KB)] = 1
+
+
+class _ProfileFile(Strict):
+    """A hardware profile as it stands in a file; see `Device`."""
+
+    name: Word
+    description: Words
+    runtime: Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_of_one_line)]
+    threads: Annotated[int, Field(ge=1, le=MAX_THREADS)]
+    precision: Literal["fp32", "bf16", "fp16", "int8"]
+    generic: bool
+    provider: Word = ""
+    scheme: Word = ""
+    measure: Words = ""
+    cpu: _CpuPart = _CpuPart()
+    limits: _LimitsPart = _LimitsPart()
+
+
+KEYS = (
+    *_ProfileFile.model_fields,
+    *(f"cpu.{key}" for key in _CpuPart.model_fields),
+    *(f"limits.{key}" for key in _LimitsPart.model_fields),
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +78,7 @@ class Device:
         description: One line for people.
         runtime: A module of ``elastic_nas/runtimes/``, or a path.
         threads: Threads that the runtime may use.
-        precision: One of `PRECISIONS`; the runtime must have it.
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``; the runtime must have it.
         generic: Whether it stands for whatever machine this is, so that no table can ship.
         cpu: For a specific device: ``arch``, part of the CPU's ``name``, vector ``flags`` it has.
         provider: The runtime's execution provider; by default the CPU's.
@@ -87,10 +129,9 @@ def load_device(name_or_path: str) -> Device:
         ConfigError: The file is not a valid profile.
     """
     if name_or_path.endswith((".yaml", ".yml")):
-        path = Path(name_or_path)
-        if not path.is_file():
+        if not isfile(name_or_path):
             raise UnknownName(f"no file {name_or_path!r} to read a hardware profile from.")
-        return _read(path)
+        return _read(Path(name_or_path))
     return named_device(name_or_path)
 
 
@@ -110,7 +151,18 @@ def named_device(name: str) -> Device:
             f"Available devices: {', '.join(names)}; a path to a .yaml file works too."
         )
     own = user_folder() / "hardware_profiles" / f"{name}.yaml"
-    return _read(own if own.is_file() else _shipped("hardware_profiles", f"{name}.yaml"))
+    return _read(own if lexists(own) else _shipped("hardware_profiles", f"{name}.yaml"))
+
+
+def known_devices() -> dict[str, Device | ConfigError]:
+    """All profiles by name, or what is wrong with one; no runtime is loaded."""
+    known: dict[str, Device | ConfigError] = {}
+    for name in device_names():
+        try:
+            known[name] = named_device(name)
+        except ConfigError as error:
+            known[name] = error
+    return known
 
 
 def table_places(device: Device, run: Path | None = None) -> list[Path]:
@@ -138,12 +190,12 @@ def find_table(device: Device, *, table: Path | None = None, run: Path | None = 
         TableError: There is no table.
     """
     if table is not None:
-        if not table.is_file():
+        if not isfile(table):
             raise TableError(f"no latency table at {table}: there is no such file.")
         return table
     places = table_places(device, run)
     for place in places:
-        if place.is_file():
+        if isfile(place):
             return place
     raise TableError(
         f"no latency table for {device.name!r}. Looked for {', '.join(map(str, places))}.\n"
@@ -166,45 +218,14 @@ def _shipped(folder: str, file: str) -> Path:
 
 
 def _read(path: Path) -> Device:
-    values = read_yaml(path)
-    values = _checked(values, _FIELDS, f"{path}", optional=("cpu", "limits", *_OPTIONAL))
-    limits = _checked(values.pop("limits", {}), {}, f"limits of {path}", optional=tuple(_LIMITS))
-    _check_types(limits, _LIMITS, f"limits of {path}")
-    cpu = _checked(values.pop("cpu", {}), {}, f"cpu of {path}", optional=tuple(_CPU_FIELDS))
-    _check_types(cpu, _CPU_FIELDS, f"cpu of {path}")
-    _check_types(values, {**_FIELDS, **_OPTIONAL}, f"{path}")
-    if any(type(flag) is not str for flag in cpu.get("flags", ())):
-        raise ConfigError(f"cpu flags of {path} must be a list of words.")
-    if values["name"] != path.stem:
+    value = read_yaml(path)
+    try:
+        found = _ProfileFile.model_validate(value)
+    except ValidationError as error:
+        lines = mistakes(error, lambda key: suggest(key, list(KEYS)))
+        keys = f"\n  Known keys: {', '.join(KEYS)}." if "unknown key" in "".join(lines) else ""
+        raise ConfigError(f"{path} cannot be used:\n  " + "\n  ".join(lines) + keys) from error
+    if found.name != path.stem:
         raise ConfigError(f"the name in {path} must be the file's, {path.stem!r}.")
-    if not 1 <= values["threads"] <= MAX_THREADS:
-        raise ConfigError(f"threads of {path} must be 1 to {MAX_THREADS}.")
-    if values["precision"] not in PRECISIONS:
-        raise ConfigError(f"precision of {path} must be one of {', '.join(PRECISIONS)}.")
-    if any(limit < 1 for limit in limits.values()):
-        raise ConfigError(f"limits of {path} must be 1 kB or more.")
-    return Device(**values, cpu=cpu, limits=limits, place=str(path))
-
-
-def _checked(
-    values: Any, needed: Mapping[str, type], where: str, optional: tuple[str, ...]
-) -> dict[str, Any]:
-    """The mapping itself, with all `needed` keys and no unknown one."""
-    known = [*needed, *optional]
-    if not isinstance(values, dict):
-        raise ConfigError(f"{where} must be a mapping with the keys {', '.join(known)}.")
-    for key in values:
-        if key not in known:
-            hint = suggest(str(key), known)
-            raise ConfigError(f"unknown key {key!r} in {where}{hint}\nKeys: {', '.join(known)}.")
-    lacking = [key for key in needed if key not in values]
-    if lacking:
-        raise ConfigError(f"{where} lacks the key {lacking[0]!r}.")
-    return dict(values)
-
-
-def _check_types(values: Mapping[str, Any], types: Mapping[str, type], where: str) -> None:
-    for key, value in values.items():
-        if type(value) is not types[key]:
-            kind = {str: "text", int: "a whole number", bool: "true or false", list: "a list"}
-            raise ConfigError(f"{key} in {where} must be {kind[types[key]]}.")
+    parts = {key: getattr(found, key).model_dump(exclude_unset=True) for key in ("cpu", "limits")}
+    return Device(**{**dict(found), **parts}, place=str(path))

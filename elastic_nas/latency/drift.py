@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from elastic_nas.errors import TableError
 from elastic_nas.latency.bench import Anchors, Bench, TimedRuntime
 from elastic_nas.latency.profile import anchors_for, for_children
+from elastic_nas.latency.self_check import check_children
 from elastic_nas.latency.speed import Speed
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.measure import Protocol
@@ -23,8 +24,9 @@ def anchors_in(table: LatencyTable, network: "Network", seed: int = 0) -> Anchor
     """The anchors that the table has of this network, with what they took.
 
     Raises:
-        TableError: It has none.
+        TableError: It has none, or some that the network has not.
     """
+    check_children(network, table)
     rows = table.provenance["anchors"].get(network.identity, [])
     if not rows:
         raise TableError(

@@ -20,7 +20,7 @@ from elastic_nas.errors import ConfigError
 from elastic_nas.files import PACKAGE, write_atomic
 from elastic_nas.kit_check import PLAN_SCHEMA
 from elastic_nas.kit_figures import digest, import_command
-from elastic_nas.latency.devices import Device, device_names, load_device
+from elastic_nas.latency.devices import Device, device_names, known_devices
 from elastic_nas.latency.kit_model import checked_plan
 from elastic_nas.latency.kit_texts import bare_script, blocks_csv, children_csv, readme
 from elastic_nas.latency.kit_weights import SharedWeights
@@ -115,8 +115,8 @@ def _check_carried(device: Device, runtime: Any) -> None:
         why = f"{device.name} runs {runtime.name}, but kits run onnxruntime."
     else:
         return
-    named = {name: load_device(name) for name in device_names()}
-    able = [n for n, d in named.items() if d.runtime.startswith("onnxruntime") and not d.generic]
+    named = [known for known in known_devices().values() if isinstance(known, Device)]
+    able = [d.name for d in named if d.runtime.startswith("onnxruntime") and not d.generic]
     raise ConfigError(
         f"{why}\nA kit can be made for {', '.join(able)}, or for a profile of your own: see "
         "docs/kit.md."

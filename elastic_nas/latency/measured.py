@@ -8,16 +8,32 @@ joins the calibration, and none is promised less than it was measured at.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
-from elastic_nas.errors import RunFolderError
+from pydantic import Field
+
+from elastic_nas.errors import GenotypeError, RunFolderError
 from elastic_nas.files import write_json
-from elastic_nas.genotype import Genotype
-from elastic_nas.latency.rows import MAX_CHOICES, MAX_MS
+from elastic_nas.genotype import Dims, Genotype, check
+from elastic_nas.latency.table_parts import Genes, Ms
 from elastic_nas.outside import read_json
+from elastic_nas.strict import Sha256, Strict, checked
 
-SCHEMA = "elastic-measured/1"
+MISSING = object()
 MAX_CHILDREN = 10_000
+
+
+class _Child(Strict):
+    genotype: Genes
+    ms: Ms
+
+
+class _MeasuredFile(Strict):
+    """The file, for its writer as for its reader."""
+
+    schema_: Annotated[Literal["elastic-measured/1"], Field(alias="schema")]
+    digest: Sha256
+    children: Annotated[list[_Child], Field(max_length=MAX_CHILDREN)]
 
 
 @dataclass(frozen=True)
@@ -36,44 +52,41 @@ class Measured:
         """Write the file atomically.
 
         Raises:
-            RunFolderError: It cannot be written.
+            RunFolderError: It cannot be written, or holds what could not be read again.
         """
         children = [{"genotype": list(g), "ms": float(f"{ms:.6g}")} for g, ms in self.ms.items()]
-        write_json(path, {"schema": SCHEMA, "digest": self.digest, "children": children})
+        values = {"schema": "elastic-measured/1", "digest": self.digest, "children": children}
+        checked(_MeasuredFile, values, lambda text: RunFolderError(f"cannot write {path}: {text}."))
+        write_json(path, values)
 
 
-def read_measured(path: Path, digest: str, genes: int) -> Measured:
+def read_measured(path: Path, digest: str, dims: Dims) -> Measured:
     """What was measured against this table; nothing where there is no file, or of another table.
 
     Args:
         path: The file.
         digest: Of the table in use.
-        genes: Length of a genotype.
+        dims: Of the network.
 
     Raises:
         RunFolderError: The file is damaged.
     """
-    if not path.is_file():
+    values = read_json(path, missing=MISSING)
+    if values is MISSING:
         return Measured(digest, {})
-    values = read_json(path)
-    try:
-        if values["schema"] != SCHEMA or len(values["children"]) > MAX_CHILDREN:
-            raise ValueError("another schema, or too long")
-        ms = dict(_child(row, genes) for row in values["children"])
-        same = values["digest"] == digest
-    except (TypeError, KeyError, ValueError) as error:
-        raise RunFolderError(
-            f"{path} is damaged ({error}); remove it, and search again to measure its children."
-        ) from error
-    return Measured(digest, ms if same else {})
+    found = checked(_MeasuredFile, values, lambda text: _damaged(path, text))
+    ms = {tuple(child.genotype): child.ms for child in found.children}
+    if len(ms) < len(found.children):
+        raise _damaged(path, "a child stands there twice")
+    for genotype in ms:
+        try:
+            check(dims, genotype)
+        except GenotypeError as error:
+            raise _damaged(path, str(error).rstrip(".")) from error
+    return Measured(digest, ms if found.digest == digest else {})
 
 
-def _child(row: Any, genes: int) -> tuple[Genotype, float]:
-    genotype, ms = row["genotype"], row["ms"]
-    if len(genotype) != genes or any(
-        type(gene) is not int or not 0 <= gene < MAX_CHOICES for gene in genotype
-    ):
-        raise ValueError("a genotype that cannot be")
-    if type(ms) not in (int, float) or not 0 < ms < MAX_MS:
-        raise ValueError("a latency that cannot be")
-    return tuple(genotype), float(ms)
+def _damaged(path: Path, text: str) -> RunFolderError:
+    return RunFolderError(
+        f"{path} is damaged ({text}); remove it, and search again to measure its children."
+    )

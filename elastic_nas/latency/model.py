@@ -7,17 +7,19 @@ runtime does between them; 20 measured children correct that. What a call costs 
 space of small children that halved the error (3.7 to 2.0 %).
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from math import isfinite
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from elastic_nas.errors import TableError
 from elastic_nas.latency.bound import LEVEL, conformal_bound
 from elastic_nas.specs import BlockSpec
+from elastic_nas.strict import Strict, checked
 
 Floats = NDArray[np.float64]
 
@@ -50,7 +52,10 @@ RAW = "raw"
 
 MIN_FOR_ALL = 10
 MAX_NUMBER = 1e9
+MAX_CHILDREN = 1_000_000
 RATIOS = (0.01, 100.0)
+CLOSE = 1e-5
+"""How far weights may be from the best ones, in shares of what the children take."""
 
 
 @dataclass(frozen=True)
@@ -131,50 +136,42 @@ class FittedModel:
         Raises:
             TableError: A field is missing, unknown, or not a sensible value.
         """
-        names = [f.name for f in fields(FittedModel)]
-        if not isinstance(values, dict) or set(values) != set(names):
-            raise TableError(f"a fitted model has exactly the fields {', '.join(names)}.")
-        if values["kind"] not in [*KINDS, RAW] or values["features"] != [*FEATURES, "constant"]:
-            raise TableError("a fitted model of unknown kind or features.")
-        weights = values["weights"]
-        sound = isinstance(weights, list) and len(weights) == len(FEATURES) + 1
-        if not sound or not all(map(_is_weight, range(len(weights)), weights)) or not any(weights):
-            raise TableError("weights of a fitted model must be numbers of 0 or more.")
-        if type(values["n_fit"]) is not int or values["n_fit"] < 0:
-            raise TableError("n_fit must be a whole number of 0 or more.")
-        ratios = values["ratios"]
-        if not isinstance(ratios, list) or not all(_is_number(r, *RATIOS) for r in ratios):
-            raise TableError(f"ratios must be a list of numbers of {RATIOS[0]:g} to {RATIOS[1]:g}.")
-        _check_quality(values)
-        lists = {key: tuple(values[key]) for key in ("features", "weights", "ratios")}
-        return FittedModel(**{**values, **lists})
+        found = checked(_ModelPart, values, lambda text: TableError(f"a fitted model: {text}."))
+        lists = {key: tuple(getattr(found, key)) for key in ("features", "weights", "ratios")}
+        return FittedModel(**{**dict(found), **lists})
 
 
-def _is_number(value: object, least: float = 0.0, most: float = MAX_NUMBER) -> bool:
-    return type(value) in (int, float) and least <= value <= most  # type: ignore[operator]
+class _ModelPart(Strict):
+    """A fitted model in a latency table's file."""
+
+    kind: Literal["scale", "affine", "nnls", "counts", "raw"]
+    features: list[str]
+    weights: list[Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]]
+    n_fit: Annotated[int, Field(ge=0, le=MAX_CHILDREN)]
+    ratios: Annotated[
+        list[Annotated[float, Field(ge=RATIOS[0], le=RATIOS[1])]], Field(max_length=MAX_CHILDREN)
+    ]
+    mape: Annotated[float, Field(ge=0, le=MAX_NUMBER)] | None
+    within_5: Annotated[float, Field(ge=0, le=1)] | None
+    within_10: Annotated[float, Field(ge=0, le=1)] | None
+    kendall_tau: Annotated[float, Field(ge=-1, le=1)] | None
+    noise_floor: Annotated[float, Field(ge=0, le=2)] | None
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if self.features != [*FEATURES, "constant"]:
+            raise ValueError(f"features must be {', '.join(FEATURES)}, constant")
+        if len(self.weights) != len(self.features) or not any(self.weights):
+            raise ValueError(f"weights must be {len(FEATURES) + 1} numbers, not all 0")
+        if any(weight < 0 for i, weight in enumerate(self.weights) if i != BLOCKS):
+            raise ValueError("weights must be 0 or more, but for that of blocks")
+        told = [self.mape, self.within_5, self.within_10, self.kendall_tau]
+        if {*(figure is not None for figure in told), bool(self.ratios)} == {True, False}:
+            raise ValueError("ratios and figures of merit go together")
+        return self
 
 
-def _is_weight(position: int, value: object) -> bool:
-    return _is_number(value, least=-MAX_NUMBER if position == BLOCKS else 0.0)
-
-
-def _check_quality(values: Mapping[str, Any]) -> None:
-    """Refuse impossible figures of merit."""
-    limits = {
-        "mape": (0.0, MAX_NUMBER),
-        "within_5": (0.0, 1.0),
-        "within_10": (0.0, 1.0),
-        "kendall_tau": (-1.0, 1.0),
-        "noise_floor": (0.0, 2.0),
-    }
-    for key, (least, most) in limits.items():
-        if values[key] is not None and not _is_number(values[key], least, most):
-            raise TableError(f"{key} of a fitted model must be {least:g} to {most:g}, or null.")
-    told = [values[key] is not None for key in limits if key != "noise_floor"]
-    if {*told, bool(values["ratios"])} == {True, False}:
-        raise TableError("ratios and figures of merit of a fitted model go together.")
-
-
+@lru_cache(maxsize=50_000)
 def block_features(spec: BlockSpec, table_ms: float) -> tuple[float, ...]:
     """`FEATURES` of one block, in their units."""
     costs = spec.costs
@@ -190,15 +187,6 @@ def block_features(spec: BlockSpec, table_ms: float) -> tuple[float, ...]:
     )
 
 
-def child_features(
-    blocks: tuple[BlockSpec, ...], entry_ms: Callable[[BlockSpec], tuple[float, bool]]
-) -> Floats:
-    """`FEATURES` summed over a child's blocks: (8,)."""
-    rows = [block_features(spec, entry_ms(spec)[0]) for spec in blocks]
-    total: Floats = np.asarray(rows, np.float64).sum(axis=0)
-    return total
-
-
 def fit(features: Floats, measured_ms: Floats, null_ms: float = 0.0) -> FittedModel:
     """The model with the least leave-one-out error of those in `KINDS`.
 
@@ -211,8 +199,7 @@ def fit(features: Floats, measured_ms: Floats, null_ms: float = 0.0) -> FittedMo
         measured_ms: (n,) what they take.
         null_ms: What an empty model takes: taken off every block's entry.
     """
-    x = np.column_stack([features, np.ones(len(features))])
-    x[:, TABLE_MS] -= null_ms * x[:, BLOCKS]
+    x = _without_calls(features, null_ms)
     kinds = list(KINDS) if len(x) >= MIN_FOR_ALL else ["scale"]
     kind = min(kinds, key=lambda kind: _leave_one_out(kind, x, measured_ms))
     weights = solve(kind, x, measured_ms)
@@ -239,6 +226,42 @@ def solve(kind: str, x: Floats, y: Floats) -> Floats:
     weights = np.zeros(x.shape[1])
     weights[used] = nnls(rows / scale, np.ones(len(y)))[0] / scale
     return weights
+
+
+def is_best(model: FittedModel, features: Floats, measured_ms: Floats, null_ms: float) -> bool:
+    """Whether the model's weights are those of least squared relative error on these children.
+
+    By the conditions of Karush, Kuhn and Tucker: no weight can be moved to where the error is less,
+    but for those that would have to become negative. To one part in 100,000, so that a change of
+    single figures shows.
+
+    Args:
+        model: Of one of `KINDS`.
+        features: (n, 8) summed features of the children that it was fitted on.
+        measured_ms: (n,) what they take.
+        null_ms: What an empty model takes; see `fit`.
+    """
+    weights = np.array(model.weights)
+    weights[BLOCKS] += null_ms * weights[TABLE_MS]
+    rows = _without_calls(features, null_ms) / measured_ms[:, None]
+    error = 1 - rows @ weights
+    lengths = np.linalg.norm(rows, axis=0)
+    slope = (rows / np.where(lengths == 0, 1.0, lengths)).T @ error / np.sqrt(len(error))
+    share = weights * lengths / np.sqrt(len(error))
+    free = np.isin(np.arange(len(share)), KINDS[model.kind])
+    return bool(
+        (np.abs(share[~free]) < CLOSE).all()
+        and (share > -CLOSE).all()
+        and (slope[free] < CLOSE).all()
+        and (np.abs(slope[free & (share > CLOSE)]) < CLOSE).all()
+    )
+
+
+def _without_calls(features: Floats, null_ms: float) -> Floats:
+    """The features and the constant's 1: (n, 9); a call's time is taken off every block's entry."""
+    x = np.column_stack([features, np.ones(len(features))])
+    x[:, TABLE_MS] -= null_ms * x[:, BLOCKS]
+    return x
 
 
 def _leave_one_out(kind: str, x: Floats, y: Floats) -> float:
@@ -274,13 +297,23 @@ def calibrate(
 
 
 def quality(predicted: Floats, measured: Floats) -> dict[str, float]:
-    """``mape``, ``within_5``, ``within_10`` and ``kendall_tau`` of a prediction."""
+    """``mape``, ``within_5``, ``within_10`` and ``kendall_tau`` of a prediction.
+
+    The last is Kendall's rank correlation, tau-b; 0 where either is constant. Imports scipy.
+    """
+    from scipy.stats import kendalltau
+
+    tau = float(kendalltau(predicted, measured).statistic) if len(measured) > 1 else 0.0
+    return {**worth(predicted, measured), "kendall_tau": tau if isfinite(tau) else 0.0}
+
+
+def worth(predicted: Floats, measured: Floats) -> dict[str, float]:
+    """``mape``, ``within_5`` and ``within_10`` of a prediction."""
     error = np.abs(predicted / measured - 1)
     return {
         "mape": float(error.mean()),
         "within_5": float((error <= 0.05).mean()),
         "within_10": float((error <= 0.10).mean()),
-        "kendall_tau": kendall_tau(predicted, measured),
     }
 
 
@@ -289,12 +322,3 @@ def raw_model() -> FittedModel:
     weights = [0.0] * (len(FEATURES) + 1)
     weights[TABLE_MS] = 1.0
     return FittedModel(RAW, (*FEATURES, "constant"), tuple(weights))
-
-
-def kendall_tau(a: Floats, b: Floats) -> float:
-    """Kendall's rank correlation, tau-b; 0 where either is constant."""
-    upper = np.triu_indices(len(a), 1)
-    x = np.sign(a[:, None] - a[None, :])[upper]
-    y = np.sign(b[:, None] - b[None, :])[upper]
-    norm = float(np.sqrt((x**2).sum() * (y**2).sum()))
-    return float((x * y).sum()) / norm if norm else 0.0

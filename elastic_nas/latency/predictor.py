@@ -1,6 +1,7 @@
 """Predicted latency of children, millions a second, and the bound that 95 % of them keep."""
 
 import json
+from copy import copy
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from elastic_nas.additive import AdditiveCost
 from elastic_nas.errors import ConfigError, TableError
 from elastic_nas.latency.bound import LEVEL, LEVELS, least_children
 from elastic_nas.latency.model import RAW, block_features
+from elastic_nas.latency.self_check import check_model
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.specs import BlockSpec
 from elastic_nas.specs.classifier import ClassifierSpec
@@ -24,27 +26,27 @@ Floats = NDArray[np.float64]
 class Predictor:
     """A table and its fitted model, for one network.
 
-    A network of one child is predicted by the model of the whole space.
+    A network of one child is predicted by the model of the whole space. The table is held against
+    itself: see `self_check`.
 
     Args:
         network: Whose children are asked for.
         table: Of the device.
         stale: Why the table may not hold on this machine, or nothing; see `LatencyTable.stale`.
-        speed: The machine's speed now, in multiples of what the table's figures take.
         level: The share of random children that keep the bound.
-        also: Measured over predicted of children that join the calibration of the bound.
 
     Attributes:
         model: The fitted model.
         interpolated: Whether the classifier's figures are interpolated.
         digest: Of the model and of what the anchors took: it stays where the table learns of
             other spaces or classes, or is profiled again with nothing lacking.
-        stale, speed, level: As given.
+        speed: The machine's speed now, in multiples of what the table's figures take.
+        stale, level: As given.
 
     Raises:
         ConfigError: The level is none that can be promised.
         MissingEntries: The table lacks blocks of this network.
-        TableError: It has no fitted model of this network.
+        TableError: It has no fitted model of this network, or one that contradicts its children.
     """
 
     def __init__(
@@ -53,9 +55,7 @@ class Predictor:
         table: LatencyTable,
         *,
         stale: str = "",
-        speed: float = 1.0,
         level: float = LEVEL,
-        also: tuple[float, ...] = (),
     ) -> None:
         if not LEVELS[0] <= level <= LEVELS[1]:
             raise ConfigError(
@@ -73,8 +73,8 @@ class Predictor:
                 f"Make one: elastic-nas profile {name} --space {whole.space_name}"
             )
         self.model = table.models[whole.identity]
-        self.stale, self.speed, self.level = stale, speed, level
-        self._factor = self.model.bound_factor(level, also)
+        self.stale, self.speed, self.level = stale, 1.0, level
+        self._factor = self.model.bound_factor(level)
         self.interpolated = any(
             isinstance(spec, ClassifierSpec) and spec not in table.blocks for spec in specs
         )
@@ -85,7 +85,24 @@ class Predictor:
         def contribution_ms(spec: BlockSpec) -> float:
             return self.model.block_ms(block_features(spec, table.entry_ms(spec)[0]))
 
+        check_model(whole, table)
         self._cost = AdditiveCost(network, contribution_ms)
+        self.predict_ms(np.array([network.smallest, network.largest]))
+
+    def told(
+        self, *, stale: str = "", speed: float = 1.0, also: tuple[float, ...] = ()
+    ) -> "Predictor":
+        """The same predictor, knowing more of this machine.
+
+        Args:
+            stale: Why the table may not hold here, or nothing.
+            speed: The machine's speed now, in multiples of what the table's figures take.
+            also: Measured over predicted of children that join the calibration of the bound.
+        """
+        other = copy(self)
+        other.stale, other.speed = stale, speed
+        other._factor = self.model.bound_factor(self.level, also)
+        return other
 
     @property
     def promise(self) -> bool:
@@ -107,8 +124,16 @@ class Predictor:
 
         Raises:
             GenotypeError: The genotypes do not fit the network.
+            TableError: A prediction is not positive: the table's figures do not go together.
         """
-        return self.speed * (self._cost(genotypes) + self.model.constant_ms)
+        ms = self.speed * (self._cost(genotypes) + self.model.constant_ms)
+        if not (ms > 0).all():
+            raise TableError(
+                f"the latency table of {self._device} predicts {ms.min():.3g} ms for a child of "
+                f"{self._space}, which cannot be.\nMove it away and measure anew: elastic-nas "
+                f"profile {self._device} --space {self._space}"
+            )
+        return ms
 
     def bound_ms(self, genotypes: NDArray[np.integer]) -> Floats:
         """Latencies that a share `level` of random children do not exceed: (n, genes) to (n,).

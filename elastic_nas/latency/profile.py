@@ -10,13 +10,14 @@ from elastic_nas.additive import AdditiveCost
 from elastic_nas.energy import counter, millijoules_a_run
 from elastic_nas.errors import ConfigError
 from elastic_nas.genotype import Genotype, format_genotype
-from elastic_nas.latency.bench import Anchors, Bench, Job, TimedRuntime
+from elastic_nas.latency.bench import MAX_MODELS, Anchors, Bench, Job, TimedRuntime
 from elastic_nas.latency.devices import Device
 from elastic_nas.latency.fitting import fit_model
 from elastic_nas.latency.micromodels import block_model, child_model
 from elastic_nas.latency.plan import Draw, Plan, plan_for
 from elastic_nas.latency.provenance import Visit, complete, fresh_table
 from elastic_nas.latency.rows import BlockRow, ChildRow
+from elastic_nas.latency.self_check import check_children, check_model
 from elastic_nas.latency.speed import check_move
 from elastic_nas.latency.table import LatencyTable
 from elastic_nas.measure import Protocol, environment
@@ -53,8 +54,8 @@ def profile(
         runtime: What runs the models.
         device: What the runtime and this machine stand for.
         table: What was measured before; of another runtime version or machine, it is left aside.
-        save: Called with the table after every group of measurements, so that the same call goes
-            on where an interrupted one stopped.
+        save: Called with the table after every group of at most 100 models, so that the same call
+            goes on where an interrupted one stopped.
         protocol: How figures are taken.
         draw: How many whole children to measure, and which.
 
@@ -69,7 +70,10 @@ def profile(
     check_here(device, facts)
     bench = Bench(runtime, protocol or Protocol())
     if table is None or not_continued(table, device, runtime, facts):
+        first = table is None
         table = fresh_table(device, bench, facts)
+        if first:  # in place of an older table nothing is put before there are figures of blocks
+            save(table)
     extend(table, network, bench, save, draw or Draw())
     return table
 
@@ -91,8 +95,10 @@ def extend(table: LatencyTable, network: "Network", bench: Bench, save: Save, dr
     """Measure what the table lacks for this network, and fit its model.
 
     Raises:
+        TableError: It holds children that the network has not.
         MeasurementRefused: The machine is too busy, or its speed has moved too far.
     """
+    check_children(network, table)
     visit = Visit()
     plan = plan_for(network, draw)
     rows = _anchor_rows(network, plan, table)
@@ -100,6 +106,8 @@ def extend(table: LatencyTable, network: "Network", bench: Bench, save: Save, dr
 
     def keep() -> None:
         table.provenance["anchors"][network.identity] = _timed(rows, anchors)
+        if network.identity in table.models:  # of earlier; it goes with the children
+            table.models[network.identity] = fit_model(network, table)
         save(table)
 
     _measure_blocks(plan, anchors, bench, table, keep, draw.seed)
@@ -107,9 +115,10 @@ def extend(table: LatencyTable, network: "Network", bench: Bench, save: Save, dr
     if not anchors.speeds:  # nothing was lacking
         anchors.speeds.append(bench.speed("timing the anchors again", anchors))
         check_move(anchors.speeds[-1])
-    _count_memory(plan, bench.runtime, table, draw.seed)
+    _count_memory(plan, bench.runtime, table, save, draw.seed)
     _count_energy(network, anchors, bench, table)
     table.models[network.identity] = fit_model(network, table)
+    check_model(network, table, fully=True)
     complete(table, network, visit.record(bench.device_s, anchors.speeds))
     save(table)
 
@@ -241,17 +250,21 @@ def for_children(protocol: Protocol, mean_ms: float) -> Protocol:
     )
 
 
-def _count_memory(plan: Plan, runtime: TimedRuntime, table: LatencyTable, seed: int) -> None:
+def _count_memory(
+    plan: Plan, runtime: TimedRuntime, table: LatencyTable, save: Save, seed: int
+) -> None:
     """Store the blocks' peak activations, where the runtime counts them."""
     count = getattr(runtime, "peak_activation_bytes", None)
     specs = [spec for spec in plan.blocks if table.blocks[spec].memory_bytes is None]
     if count is None or not specs:
         return
     with track(f"counting the memory of {len(specs)} blocks", len(specs)) as progress:
-        for spec in specs:
+        for number, spec in enumerate(specs, 1):
             memory_bytes = count(block_model(spec, seed), spec.input_shape)
             table.add_block(spec, replace(table.blocks[spec], memory_bytes=memory_bytes))
             progress.advance(1)
+            if number % MAX_MODELS == 0:
+                save(table)
 
 
 def _count_energy(network: "Network", anchors: Anchors, bench: Bench, table: LatencyTable) -> None:

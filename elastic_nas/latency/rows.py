@@ -1,18 +1,31 @@
 """Rows of a latency table: the figures of one block or one whole child."""
 
 from dataclasses import dataclass, fields, replace
+from math import isclose
+from statistics import median
 from typing import Any, TypeVar
 
 from elastic_nas.errors import TableError
 from elastic_nas.genotype import Genotype
+from elastic_nas.latency.table_parts import (
+    MAX_CHOICES,
+    MAX_MS,
+    BlockColumns,
+    ChildColumns,
+    FigureColumns,
+    columns,
+)
 from elastic_nas.measure import Timing
 from elastic_nas.specs import BlockSpec, spec_from_key
+from elastic_nas.specs.block import MAX_SIZE as MAX_DIMENSION
+from elastic_nas.strict import checked
 
-MAX_MS = 1e6
-MAX_DIMENSION = 1_000_000
-MAX_BYTES = 10**12
-MAX_CHOICES = 1000
-ROLES = ("fit", "calibrate", "verify")
+__all__ = ["MAX_CHOICES", "MAX_DIMENSION", "MAX_MS", "BlockRow", "ChildRow"]
+
+CLOSE = 1e-4
+"""Relative: figures are stored with six digits."""
+FAR = 2.0
+"""How far a figure may lie outside of its samples' quantiles; few samples a round make some do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,125 +129,70 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-BLOCK_KEYS = {"key", *(f.name for f in fields(BlockRow))}
-CHILD_KEYS = {f.name for f in fields(ChildRow)}
-
-
-def block_row(row: Any) -> tuple[BlockSpec, BlockRow]:
-    """A block and its figures from their JSON form.
+def block_rows(rows: list[Any]) -> dict[BlockSpec, BlockRow]:
+    """Blocks and their figures from their JSON form.
 
     Raises:
-        TableError: A field is missing, unknown, or not a sensible value.
+        TableError: A field is missing, unknown, or not a sensible value; a block stands there
+            twice.
     """
-    if not isinstance(row, dict) or row.keys() != BLOCK_KEYS or not isinstance(row["key"], dict):
-        raise TableError(f"a block's row has exactly the fields {', '.join(sorted(BLOCK_KEYS))}.")
-    spec = spec_from_key(row["key"])
-    for value in row["key"].values():
-        if type(value) is int and not 0 <= value <= MAX_DIMENSION:
-            raise TableError(f"a block's key holds {value}, which cannot be.")
-    _check_figures(row)
-    memory = row["memory_bytes"]
-    if memory is not None and (type(memory) is not int or not 0 < memory < MAX_BYTES):
-        raise TableError("memory_bytes must be a whole number of 1 or more, or null.")
-    figures = {key: value for key, value in row.items() if key != "key"}
-    return spec, BlockRow(**figures)
+    told = columns(rows, {"key": 0, **BlockColumns.model_fields}, "blocks")
+    specs = [spec_from_key(key) for key in told.pop("key")]
+    found = checked(BlockColumns, told, _blocks_error)
+    _check_order(found, "blocks")
+    made = [
+        BlockRow(*figures)
+        for figures in zip(*(getattr(found, f.name) for f in fields(BlockRow)), strict=True)
+    ]
+    blocks = dict(zip(specs, made, strict=True))
+    if len(blocks) < len(rows):
+        raise TableError("a block stands there twice.")
+    return blocks
 
 
-def child_row(row: Any) -> ChildRow:
-    """A child's row from its JSON form.
+def child_rows(rows: list[Any]) -> list[ChildRow]:
+    """Children and their figures from their JSON form.
 
     Raises:
-        TableError: A field is missing, unknown, or not a sensible value.
+        TableError: A field is missing, unknown, or not a sensible value; a child stands there
+            twice.
     """
-    if not isinstance(row, dict) or row.keys() != CHILD_KEYS:
-        raise TableError(f"a child's row has exactly the fields {', '.join(sorted(CHILD_KEYS))}.")
-    genotype, rounds = row["genotype"], row["round_ms"]
-    _check_genotype(genotype)
-    if not isinstance(rounds, list):
-        raise TableError("round_ms must be a list.")
-    if type(row["space"]) is not str or row["role"] not in ROLES or type(row["classes"]) is not int:
-        raise TableError("space must be a hash, classes a number, role fit, calibrate or verify.")
-    for ms in rounds:
-        _check_ms(ms)
-    _check_figures(row)
-    return ChildRow(**{**row, "genotype": tuple(genotype), "round_ms": tuple(rounds)})
+    told = columns(rows, {f.name: 0 for f in fields(ChildRow)}, "children")
+    found = checked(ChildColumns, told, _children_error)
+    _check_order(found, "children")
+    genotypes, rounds = map(tuple, found.genotype), map(tuple, found.round_ms)
+    own = {**dict(found), "genotype": genotypes, "round_ms": rounds}
+    made = [
+        ChildRow(*figures) for figures in zip(*(own[f.name] for f in fields(ChildRow)), strict=True)
+    ]
+    for place, row in enumerate(made):
+        if row.round_ms and not isclose(median(row.round_ms), row.ms, rel_tol=CLOSE):
+            raise TableError(
+                f"children.{place}.ms is {row.ms:g}, but the median of its rounds is "
+                f"{median(row.round_ms):g}."
+            )
+    if len({(row.space, row.genotype, row.role) for row in made}) < len(made):
+        raise TableError("a child stands there twice.")
+    return made
 
 
-def check_record(provenance: dict[str, Any]) -> None:
-    """Refuse a provenance whose anchors, spaces, visits or energy are not what they must be.
-
-    Raises:
-        TableError: One is something else.
-    """
-    _check_anchors(provenance["anchors"])
-    spaces, visits = provenance.get("spaces", {}), provenance.get("visits", [])
-    if not isinstance(spaces, dict) or any(type(name) is not str for name in spaces.values()):
-        raise TableError("spaces must name a space for each hash.")
-    if not isinstance(visits, list) or not all(map(_is_visit, visits)):
-        raise TableError("visits must be records of profiling runs: date, device_s, speed, ...")
-    energy = provenance.get("energy", {})
-    if not isinstance(energy, dict) or not all(map(_is_energy, energy.values())):
-        raise TableError("energy must be a rule and millijoules for each hash.")
+def _blocks_error(text: str) -> TableError:
+    return TableError(f"its blocks, column by column: {text}.")
 
 
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) < MAX_BYTES  # type: ignore[arg-type]
+def _children_error(text: str) -> TableError:
+    return TableError(f"its children, column by column: {text}.")
 
 
-def _is_visit(visit: Any) -> bool:
-    return (
-        isinstance(visit, dict)
-        and {"date", "device_s", "speed", "stolen_share"} <= visit.keys()
-        and type(visit["date"]) is str
-        and _is_number(visit["device_s"])
-        and isinstance(visit["speed"], list)
-        and all(map(_is_number, visit["speed"]))
-        and (visit["stolen_share"] is None or _is_number(visit["stolen_share"]))
-    )
-
-
-def _is_energy(energy: Any) -> bool:
-    return (
-        isinstance(energy, dict)
-        and energy.keys() == {"rule", "millijoules"}
-        and type(energy["rule"]) is str
-        and isinstance(energy["millijoules"], dict)
-        and all(mj is None or _is_number(mj) for mj in energy["millijoules"].values())
-    )
-
-
-def _check_anchors(anchors: dict[str, Any]) -> None:
-    for rows in anchors.values():
-        for row in rows if isinstance(rows, list) else [None]:
-            if not isinstance(row, dict) or row.keys() != {"classes", "genotype", "ms"}:
-                raise TableError("anchors must be lists of children: classes, genotype, ms.")
-            if type(row["classes"]) is not int:
-                raise TableError("classes of an anchor must be a whole number.")
-            _check_genotype(row["genotype"])
-            _check_ms(row["ms"])
-
-
-def _check_genotype(genotype: object) -> None:
-    if not isinstance(genotype, list) or any(
-        type(gene) is not int or not 0 <= gene < MAX_CHOICES for gene in genotype
-    ):
-        raise TableError("a child's genotype must be a list of choice indices.")
-
-
-def _check_figures(row: dict[str, Any]) -> None:
-    _check_ms(row["ms"])
-    for key in ("p10", "p90", "contended_p90"):
-        if row[key] is not None:
-            _check_ms(row[key])
-    accept, n, p10, p90 = (row[key] for key in ("accept", "n", "p10", "p90"))
-    if n is not None and (type(n) is not int or not 1 <= n < MAX_DIMENSION):
-        raise TableError("n must be a whole number of 1 or more, or null.")
-    if accept is not None and (type(accept) not in (int, float) or not 0 < accept <= 1):
-        raise TableError("accept must be more than 0 and at most 1, or null.")
-    if p10 is not None and p90 is not None and p10 > p90:
-        raise TableError("p10 is larger than p90.")
-
-
-def _check_ms(ms: object) -> None:
-    if type(ms) not in (int, float) or not 0 < ms < MAX_MS:  # type: ignore[operator]
-        raise TableError(f"{str(ms)[:40]} is no latency: ms must lie between 0 and {MAX_MS:g}.")
+def _check_order(found: FigureColumns, what: str) -> None:
+    """Refuse quantiles that are out of order, or far from the figure that they belong to."""
+    for place, (ms, p10, p90) in enumerate(zip(found.ms, found.p10, found.p90, strict=True)):
+        if p10 is None or p90 is None:
+            continue
+        if p10 > p90:
+            raise TableError(f"{what}.{place}: p10 is larger than p90.")
+        if not p10 / FAR < ms < p90 * FAR:
+            raise TableError(
+                f"{what}.{place}: ms is {ms:g}, far from the 10th and 90th percentile of its "
+                f"samples, {p10:g} and {p90:g}."
+            )

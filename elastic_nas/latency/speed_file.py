@@ -3,15 +3,40 @@
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
 
 from elastic_nas.errors import RunFolderError, TableError
 from elastic_nas.files import user_folder, write_json
 from elastic_nas.latency.speed import Speed
+from elastic_nas.latency.table_parts import Count, Word
 from elastic_nas.outside import read_json
+from elastic_nas.strict import Sha256, Strict, checked
 
-SCHEMA = "elastic-speed/1"
-LIMITS = (1e-3, 1e3)
-MAX_WHY = 500
+MISSING = object()
+CLOSE = 1.000001
+"""The factor is a mean of logarithms, and rounded."""
+Factor = Annotated[float, Field(ge=1e-3, le=1e3)]
+
+
+class _SpeedFile(Strict):
+    """The file, for its writer as for its reader."""
+
+    schema_: Annotated[Literal["elastic-speed/1"], Field(alias="schema")]
+    digest: Sha256
+    date: Word
+    why: Word
+    factor: Factor
+    low: Factor
+    high: Factor
+    n: Count
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.low / CLOSE <= self.factor <= self.high * CLOSE:
+            raise ValueError("the factor is not between its least and its largest")
+        return self
 
 
 @dataclass(frozen=True)
@@ -44,11 +69,14 @@ def write_speed(device: str, digest: str, speed: Speed, why: str) -> None:
         why: Why the table does not hold; empty where it does.
 
     Raises:
-        RunFolderError: The file cannot be written.
+        RunFolderError: The file cannot be written, or could not be read again.
     """
     date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    record = {"schema": SCHEMA, "digest": digest, "date": date, "why": why, **asdict(speed)}
-    write_json(speed_file(device, digest), record)
+    path = speed_file(device, digest)
+    record = {"digest": digest, "date": date, "why": why, **asdict(speed)}
+    record = {"schema": "elastic-speed/1", **record}
+    checked(_SpeedFile, record, lambda text: RunFolderError(f"cannot write {path}: {text}."))
+    write_json(path, record)
 
 
 def read_speed(device: str, digest: str) -> Checked | None:
@@ -58,19 +86,15 @@ def read_speed(device: str, digest: str) -> Checked | None:
         TableError: The file is damaged.
     """
     path = speed_file(device, digest)
-    if not path.is_file():
+    values = read_json(path, TableError, missing=MISSING)
+    if values is MISSING:
         return None
-    try:
-        values = read_json(path)
-        factor, date, why = (values[key] for key in ("factor", "date", "why"))
-        sound = values["schema"] == SCHEMA and values["digest"] == digest
-        if not sound or not LIMITS[0] <= factor <= LIMITS[1]:
-            raise ValueError("a value that cannot be")
-        if type(date) is not str or type(why) is not str or len(why) > MAX_WHY:
-            raise ValueError("a text that cannot be")
-    except (TypeError, KeyError, ValueError, RunFolderError) as error:
-        raise TableError(
-            f"{path} is damaged ({error}); remove it, or check again: elastic-nas profile {device} "
-            "--check"
-        ) from error
-    return Checked(float(factor), date, why)
+    again = f"remove it, or check again: elastic-nas profile {device} --check"
+
+    def damaged(text: str) -> TableError:
+        return TableError(f"{path} is damaged ({text}); {again}")
+
+    found = checked(_SpeedFile, values, damaged)
+    if found.digest != digest:
+        raise damaged("it is of another table")
+    return Checked(found.factor, found.date, found.why)

@@ -16,13 +16,13 @@ from elastic_nas.errors import MissingEntries, TableError
 from elastic_nas.files import write_atomic
 from elastic_nas.latency.devices import Device
 from elastic_nas.latency.model import FittedModel
-from elastic_nas.latency.rows import BlockRow, ChildRow, block_row, check_record, child_row
-from elastic_nas.latency.table_parts import NEEDED, check_part, load_json
+from elastic_nas.latency.rows import BlockRow, ChildRow, block_rows, child_rows
+from elastic_nas.latency.table_parts import MAX_BYTES, SCHEMA, TableFile
 from elastic_nas.machine import signature
+from elastic_nas.outside import parse_json, read_json
 from elastic_nas.specs import BlockSpec
 from elastic_nas.specs.classifier import ClassifierSpec
-
-SCHEMA = "elastic-latency/2"
+from elastic_nas.strict import checked
 
 
 @dataclass
@@ -56,15 +56,17 @@ class LatencyTable:
         Raises:
             TableError: The file is missing, too large, or not a sound table.
         """
+        value = read_json(path, TableError, most=MAX_BYTES)
         try:
-            return _from_json(load_json(path))
+            return _parsed(value)
         except TableError as error:
-            raise TableError(f"{path} is no usable latency table: {str(error)[:500]}") from error
+            raise TableError(f"{path} is no usable latency table: {str(error)[:1000]}") from error
 
     def write(self, path: Path) -> None:
-        """Write the table atomically, one row a line.
+        """Write the table atomically, one row a line, after reading back what shall be written.
 
         Raises:
+            TableError: The table is none that could be read; the file is as it was.
             RunFolderError: The file cannot be written.
         """
         parts = {
@@ -76,7 +78,15 @@ class LatencyTable:
             "children": [asdict(row) for row in self.children],
             "models": {identity: model.to_json() for identity, model in self.models.items()},
         }
-        write_atomic(path, "{" + ",\n".join(_lines(parts)) + "}\n")
+        try:
+            text = "{" + ",\n".join(_lines(parts)) + "}\n"
+            _parsed(parse_json(text))
+        except (TableError, ValueError) as error:
+            raise TableError(
+                f"{path} is not written, as it could not be read again: {str(error)[:1000]} What "
+                "was there before is untouched."
+            ) from error
+        write_atomic(path, text)
 
     def check_fits(self, device: Device) -> None:
         """Refuse a table that was measured for another device.
@@ -185,29 +195,20 @@ def _lines(parts: Mapping[str, Any]) -> Iterable[str]:
             yield f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}"
 
 
-def _from_json(parts: Any) -> LatencyTable:
-    keys = {"schema", *NEEDED, "precision", "blocks", "children", "models"}
-    if not isinstance(parts, dict) or parts.get("schema") != SCHEMA:
+def _parsed(value: Any) -> LatencyTable:
+    """The table that a JSON value is.
+
+    Raises:
+        TableError: It is none.
+    """
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
         raise TableError(f"its schema is not {SCHEMA!r}; measure it again: elastic-nas profile.")
-    if set(parts) != keys:
-        differing = ", ".join(sorted(keys ^ set(parts)))
-        raise TableError(f"it must have exactly the parts {', '.join(sorted(keys))}: {differing}.")
-    for part, needed in NEEDED.items():
-        check_part(part, parts[part], needed)
-    check_record(parts["provenance"])
-    if type(parts["precision"]) is not str:
-        raise TableError("precision must be a word.")
-    if not isinstance(parts["models"], dict) or not all(
-        isinstance(parts[key], list) for key in ("blocks", "children")
-    ):
-        raise TableError("blocks and children must be lists, models a mapping.")
-    blocks = dict(block_row(row) for row in parts["blocks"])
-    if len(blocks) != len(parts["blocks"]):
-        raise TableError("a block stands there twice.")
+    checked(TableFile, value, lambda text: TableError(f"{text}."))
     return LatencyTable(
-        **{key: parts[key] for key in NEEDED},
-        precision=parts["precision"],
-        blocks=blocks,
-        children=[child_row(row) for row in parts["children"]],
-        models={key: FittedModel.from_json(value) for key, value in parts["models"].items()},
+        **{key: value[key] for key in ("device", "runtime", "precision")},
+        protocol=value["protocol"],
+        provenance=value["provenance"],
+        blocks=block_rows(value["blocks"]),
+        children=child_rows(value["children"]),
+        models={key: FittedModel.from_json(model) for key, model in value["models"].items()},
     )

@@ -1,73 +1,173 @@
-"""Reading a latency table's file without trusting it: size, JSON, and its free-form parts."""
+"""What a latency table's file must hold: one model for reader and writer, with all its limits.
 
-import json
+Rows come in thousands, so that they are checked column by column. Other keys than these may stand
+in the parts that describe device, runtime, protocol and provenance; nothing reads them.
+"""
+
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field
 
 from elastic_nas.errors import TableError
+from elastic_nas.network import MAX_CLASSES
+from elastic_nas.outside import MOST_JSON
+from elastic_nas.strict import Strict, shown
 
-MAX_BYTES = 64 * 2**20
-NEEDED: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "device": {"name": str, "arch": str, "cpu": str, "cores": int, "os": str},
-    "runtime": {"name": str, "version": str, "provider": str, "threads": int},
-    "protocol": {"warmup": int, "rounds": int, "filter": str, "statistic": str, "seed": int},
-    "provenance": {"date": str, "commit": str, "null_ms": (int, float), "anchors": dict},
-}
-"""What the free-form parts of a table hold at least."""
+SCHEMA = "elastic-latency/2"
+MAX_BYTES = MOST_JSON
+MAX_MS = 1e6
+MAX_CHOICES = 1000
+MAX_COUNT = 1_000_000
+MAX_PEAK = 10**12
+"""Bytes of a block's activations, and more than any number that a table tells by the way."""
+MAX_ROUNDS = 10_000
 
 
-def load_json(path: Path) -> Any:
-    """The JSON value in a file.
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError(f"must be printable, got {shown(text)}")
+    return text
+
+
+Word = Annotated[str, Field(max_length=1000), AfterValidator(_printable)]
+"""A name or a rule, as it is shown to people."""
+Ms = Annotated[float, Field(gt=0, lt=MAX_MS)]
+Genes = Annotated[list[Annotated[int, Field(ge=0, lt=MAX_CHOICES)]], Field(max_length=1000)]
+Classes = Annotated[int, Field(ge=2, le=MAX_CLASSES)]
+Count = Annotated[int, Field(ge=0, lt=MAX_COUNT)]
+Seconds = Annotated[float, Field(ge=0, lt=MAX_PEAK)]
+Identity = Annotated[str, Field(max_length=100), AfterValidator(_printable)]
+
+
+class _Open(Strict):
+    """A part in which later versions may write more."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class DevicePart(_Open):
+    """The machine; see `machine.environment`."""
+
+    name: Word
+    arch: Word
+    cpu: Word
+    cores: Count
+    os: Word
+    flags: list[Word] = Field(default_factory=list)
+
+
+class RuntimePart(_Open):
+    """What ran the models."""
+
+    name: Word
+    version: Word
+    provider: Word
+    threads: Count
+
+
+class ProtocolPart(_Open):
+    """How figures were taken."""
+
+    warmup: Count
+    rounds: Count
+    filter: Word
+    statistic: Word
+    seed: int
+
+
+class Anchor(Strict):
+    """A child that tells the machine's speed, and what it took."""
+
+    classes: Classes
+    genotype: Genes
+    ms: Ms
+
+
+class VisitPart(_Open):
+    """One profiling run."""
+
+    date: Word
+    device_s: Seconds
+    speed: list[Annotated[float, Field(gt=0, lt=MAX_MS)]]
+    stolen_share: Annotated[float, Field(ge=-1000, le=1000)] | None
+
+
+class EnergyPart(Strict):
+    """What anchors take, and by what meter."""
+
+    rule: Word
+    millijoules: dict[Word, Annotated[float, Field(ge=0, lt=MAX_PEAK)] | None]
+
+
+class ProvenancePart(_Open):
+    """Where, when and how."""
+
+    date: Word
+    commit: Word
+    null_ms: Annotated[float, Field(ge=0, lt=MAX_MS)]
+    anchors: dict[Identity, list[Anchor]]
+    version: Word = ""
+    device_s: Seconds = 0.0
+    visits: list[VisitPart] = Field(default_factory=list)
+    spaces: dict[Identity, Word] = Field(default_factory=dict)
+    energy: dict[Identity, EnergyPart] = Field(default_factory=dict)
+    imported: list[Word] = Field(default_factory=list)
+    kit: Word = ""
+
+
+class TableFile(Strict):
+    """The file; rows and models are checked by `rows` and `model`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_: Annotated[Literal["elastic-latency/2"], Field(alias="schema")]
+    device: DevicePart
+    runtime: RuntimePart
+    precision: Word
+    protocol: ProtocolPart
+    provenance: ProvenancePart
+    blocks: list[Any]
+    children: list[Any]
+    models: dict[Identity, Any]
+
+
+class FigureColumns(Strict):
+    """What rows tell of their samples, each field a column."""
+
+    ms: list[Ms]
+    p10: list[Ms | None]
+    p90: list[Ms | None]
+    contended_p90: list[Ms | None]
+    n: list[Annotated[int, Field(ge=1, lt=MAX_COUNT)] | None]
+    accept: list[Annotated[float, Field(gt=0, le=1)] | None]
+
+
+class BlockColumns(FigureColumns):
+    """The rows of blocks."""
+
+    memory_bytes: list[Annotated[int, Field(gt=0, lt=MAX_PEAK)] | None]
+
+
+class ChildColumns(FigureColumns):
+    """The rows of children."""
+
+    space: list[Identity]
+    classes: list[Classes]
+    genotype: list[Genes]
+    role: list[Literal["fit", "calibrate", "verify"]]
+    round_ms: list[Annotated[list[Ms], Field(max_length=MAX_ROUNDS)]]
+
+
+def columns(rows: list[Any], names: Mapping[str, Any], what: str) -> dict[str, list[Any]]:
+    """The rows' fields, each a list over all rows.
 
     Raises:
-        TableError: The file cannot be read, is too large, no JSON, or has a key twice.
+        TableError: A row is no mapping, or has not exactly these fields.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise TableError(f"it is larger than {MAX_BYTES // 2**20} MB.")
-        text = path.read_text(encoding="utf-8")
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
-    except OSError as error:
-        raise TableError(f"it cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise TableError(f"it is not valid JSON: {error}.") from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a key stands there twice")
-    return values
-
-
-def _refuse(text: str) -> None:
-    raise ValueError(f"{text} is not a number that may stand here")
-
-
-def check_part(name: str, part: Any, needed: Mapping[str, type | tuple[type, ...]]) -> None:
-    """Refuse a free-form part that lacks something, or holds numbers that cannot be.
-
-    Raises:
-        TableError: It does.
-    """
-    if not isinstance(part, dict):
-        raise TableError(f"its {name} must be a mapping.")
-    for key, kind in needed.items():
-        if not isinstance(part.get(key), kind) or isinstance(part.get(key), bool):
-            raise TableError(f"its {name} lacks {key!r}, or that is not of the right type.")
-    flags = part.get("flags", [])
-    if not isinstance(flags, list) or any(type(flag) is not str for flag in flags):
-        raise TableError("flags must be a list of words.")
-    _check_finite(part, name, depth=8)
-
-
-def _check_finite(value: Any, where: str, depth: int) -> None:
-    """Refuse infinite and absurd numbers and deep nesting."""
-    if isinstance(value, dict | list):
-        if depth == 0:
-            raise TableError(f"its {where} is nested too deeply.")
-        for item in value.values() if isinstance(value, dict) else value:
-            _check_finite(item, where, depth - 1)
-    elif isinstance(value, int | float) and not -1e18 < value < 1e18:
-        raise TableError(f"its {where} holds a number that cannot be.")
+    for place, row in enumerate(rows):
+        if type(row) is not dict or row.keys() != names.keys():
+            raise TableError(
+                f"{what}.{place} must have exactly the fields {', '.join(names)}, got {shown(row)}."
+            )
+    return {name: [row[name] for row in rows] for name in names}

@@ -4,27 +4,37 @@ Strategies see neither budgets nor files: here children are repaired into the bu
 children are evaluated once, and every evaluation is on disk before the next begins.
 """
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import exp, log
+from numbers import Integral
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 from elastic_nas.budgets import Budgets, Costs, check_feasible, format_duration
-from elastic_nas.errors import ConfigError
-from elastic_nas.genotype import Dims, Genotype, Score, largest, smallest
+from elastic_nas.errors import ConfigError, ElasticNasError, GenotypeError
+from elastic_nas.genotype import Dims, Genotype, Score, canonical, check, largest, smallest
 from elastic_nas.progress import say, track
 from elastic_nas.search.history import History, Row
 from elastic_nas.search.repair import Region
+from elastic_nas.strict import shown
 
 __all__ = ["Costs", "Evaluation", "Strategy", "check_feasible", "search"]
 
 ASKS = 20
 """How often a strategy is asked again when it names a child that is known already."""
 
+MOST_GENES = 1000
+
 
 class Strategy(Protocol):
-    """What proposes children: `elastic_nas/strategies/*.py`."""
+    """What proposes children: `elastic_nas/strategies/*.py`.
+
+    A strategy to which many children may be told at once, such as those of a long history, has
+    ``tell_all(members)`` besides, which does what one `tell` a pair in that order would.
+    """
 
     rng: Random
 
@@ -90,6 +100,71 @@ def search(
             tracker.advance(note=loop.best)
 
 
+def asked(strategy: Strategy, dims: Dims) -> Genotype:
+    """The child that a strategy names, canonical.
+
+    Raises:
+        ConfigError: The strategy fails, or names what is no child of the space.
+    """
+    with _blaming(strategy, "ask"):
+        found: Any = strategy.ask()
+    if not _is_genotype(found):
+        raise ConfigError(
+            f"the strategy {_name(strategy)} asked for {shown(found)}, which is no genotype: it "
+            f"must be {len(dims)} whole numbers."
+        )
+    try:
+        return canonical(dims, check(dims, tuple(int(gene) for gene in found)))
+    except GenotypeError as error:
+        raise ConfigError(
+            f"the strategy {_name(strategy)} asked for a child that this space lacks: {error}"
+        ) from error
+
+
+def _is_genotype(found: object) -> bool:
+    """Whether it is a short list of whole numbers, perhaps numpy's."""
+    return (
+        isinstance(found, tuple | list)
+        and len(found) <= MOST_GENES
+        and all(isinstance(gene, Integral) and not isinstance(gene, bool) for gene in found)
+    )
+
+
+def tell(strategy: Strategy, members: list[tuple[Genotype, Score]]) -> None:
+    """Tell a strategy what children scored, all at once where it can take them so.
+
+    Raises:
+        ConfigError: The strategy fails.
+    """
+    all_at_once = getattr(strategy, "tell_all", None)
+    with _blaming(strategy, "tell"):
+        if all_at_once is not None:
+            all_at_once(members)
+            return
+        for genotype, score in members:
+            strategy.tell(genotype, score)
+
+
+@contextmanager
+def _blaming(strategy: Strategy, what: str) -> Iterator[None]:
+    """Name the strategy where its code fails."""
+    try:
+        yield
+    except ElasticNasError:
+        raise
+    except Exception as error:  # of somebody's code
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(
+            f"the strategy {_name(strategy)} fails when its `{what}` is called ({reason:.300})."
+        ) from error
+
+
+def _name(strategy: Strategy) -> str:
+    """Where a strategy stands: the file of its code."""
+    module = sys.modules.get(type(strategy).__module__)
+    return repr(getattr(module, "__file__", None) or type(strategy).__module__)
+
+
 class _Loop:
     """What the loop knows between two evaluations."""
 
@@ -106,13 +181,17 @@ class _Loop:
         genotypes = [row.genotype for row in rows]
         bounds_ms = self.region.bounds_ms(genotypes).tolist()
         overruns = self.region.violations(genotypes).tolist()
-        for row, bound_ms, overrun in zip(rows, bounds_ms, overruns, strict=True):
-            if overrun == 0:
-                self.strategy.tell(row.genotype, Score((1 - row.accuracy, bound_ms), overrun))
-                self.told += 1
-                if row.accuracy > self._best_accuracy:
-                    self._best_accuracy = row.accuracy
-                    self.best = f"best {row.accuracy:.2%} within {format_duration(bound_ms)}"
+        inside = [
+            (row, bound_ms)
+            for row, bound_ms, overrun in zip(rows, bounds_ms, overruns, strict=True)
+            if overrun == 0
+        ]
+        self.told += len(inside)
+        tell(self.strategy, [(r.genotype, Score((1 - r.accuracy, ms))) for r, ms in inside])
+        for row, bound_ms in inside:
+            if row.accuracy > self._best_accuracy:
+                self._best_accuracy = row.accuracy
+                self.best = f"best {row.accuracy:.2%} within {format_duration(bound_ms)}"
 
     def next_child(self) -> Genotype | None:
         """A child within the budgets that is not known yet, or None."""
@@ -122,7 +201,7 @@ class _Loop:
             if anchor not in self.history:
                 return anchor
         for _ in range(ASKS):
-            child = self._aimed(self.strategy.ask())
+            child = self._aimed(asked(self.strategy, self.region.dims))
             if child not in self.history:
                 return child
         return self._neighbour()

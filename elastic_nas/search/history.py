@@ -8,17 +8,17 @@ is dropped by the next append.
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
-from typing import Any
 
 from elastic_nas.errors import RunFolderError
-from elastic_nas.genotype import Genotype, format_genotype
+from elastic_nas.genotype import Dims, Genotype, format_genotype
+from elastic_nas.outside import read_bytes
+from elastic_nas.search.lines import SPLIT, Damage, Line, parse_lines
 
-SPLIT = "search-validation"
-"""The split on which every accuracy in a history was measured."""
+MOST_BYTES = 4_000_000_000
+"""Of a history: ten million rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +46,33 @@ class History:
     Attributes:
         path: E.g. ``<run>/history.jsonl``.
         ties: Hashes of what made the accuracies: ``weights``, ``split``, ``calibration``.
+        dims: Those of the space that the children are of.
         foreign: Number of rows in the file with other ties.
 
     Raises:
         RunFolderError: The file cannot be read, or a line of it is damaged.
     """
 
-    def __init__(self, path: Path, ties: Mapping[str, str]) -> None:
-        self.path, self.ties, self.foreign = path, dict(ties), 0
+    def __init__(self, path: Path, ties: Mapping[str, str], dims: Dims) -> None:
+        self.path, self.ties, self.dims, self.foreign = path, dict(ties), dims, 0
         self._rows: dict[Genotype, Row] = {}
         whole, self._torn_at = _whole_lines(path)
-        for number, line in enumerate(whole, 1):
-            row, made_by = _parse(line, f"line {number} of {path}")
-            if made_by == self.ties:
+        for line in self._parsed(whole):
+            if line.ties == self.ties:
+                row = Row(line.genotype, line.accuracy, line.n, line.seconds)
                 self._rows.setdefault(row.genotype, row)
             else:
                 self.foreign += 1
+
+    def _parsed(self, lines: Sequence[bytes]) -> list[Line]:
+        try:
+            return parse_lines(lines, self.dims)
+        except Damage as damage:
+            raise RunFolderError(
+                f"line {damage.number} of {self.path} is damaged ({damage}). Every line must be "
+                "as elastic-nas search wrote it: delete this line, and the child is evaluated "
+                "again."
+            ) from damage
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -80,7 +91,8 @@ class History:
         """Append a row; when this returns, it is on disk.
 
         Raises:
-            RunFolderError: It cannot be written; the rows before it are safe.
+            RunFolderError: It cannot be written, or could not be read again; the rows before it
+                are safe.
         """
         fields = {
             "genotype": format_genotype(row.genotype),
@@ -90,8 +102,15 @@ class History:
             "ties": self.ties,
             "seconds": row.seconds,
         }
+        line = json.dumps(fields, allow_nan=False).encode()
         try:
-            self._append(json.dumps(fields, allow_nan=False).encode() + b"\n")
+            parse_lines([line], self.dims)
+        except Damage as damage:
+            raise RunFolderError(
+                f"an evaluation gave what no history may hold ({damage}); nothing was written."
+            ) from damage
+        try:
+            self._append(line + b"\n")
         except OSError as error:
             raise RunFolderError(
                 f"cannot write {self.path}: {error.strerror or error}. The rows before are safe; "
@@ -111,45 +130,21 @@ class History:
         self._torn_at = None
 
 
-def read_history(path: Path, ties: Mapping[str, str]) -> list[Row]:
+def read_history(path: Path, ties: Mapping[str, str], dims: Dims) -> list[Row]:
     """All rows of a file with these ties, oldest first.
 
     Raises:
         RunFolderError: The file is missing, cannot be read, or a line of it is damaged.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         raise RunFolderError(f"there is no {path}: run elastic-nas search first.")
-    return list(History(path, ties))
+    return list(History(path, ties, dims))
 
 
 def _whole_lines(path: Path) -> tuple[list[bytes], int | None]:
     """The lines that end in a newline, and where what follows them begins, if anything does."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return [], None
-    except OSError as error:
-        raise RunFolderError(f"cannot read {path}: {error.strerror or error}.") from error
+    data = read_bytes(path, MOST_BYTES)
     *whole, rest = data.split(b"\n")
     return whole, len(data) - len(rest) if rest else None
-
-
-def _parse(line: bytes, where: str) -> tuple[Row, dict[str, str]]:
-    """The row that a line spells, and its ties."""
-    try:
-        return _row(json.loads(line))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RunFolderError(
-            f"{where} is damaged ({type(error).__name__}: {error}). Every line must be as "
-            "elastic-nas search wrote it: delete this line, and the child is evaluated again."
-        ) from error
-
-
-def _row(fields: dict[str, Any]) -> tuple[Row, dict[str, str]]:
-    genotype = tuple(int(gene) for gene in fields["genotype"].split(","))
-    row = Row(genotype, float(fields["accuracy"]), fields["n"], float(fields["seconds"]))
-    if not 0 <= row.accuracy <= 1 or not isfinite(row.seconds):
-        raise ValueError(f"accuracy {row.accuracy} or seconds {row.seconds} is out of range")
-    if type(row.n) is not int or row.n < 1 or fields["split"] != SPLIT:
-        raise ValueError(f"n must be a positive whole number and split {SPLIT!r}")
-    return row, {str(name): str(value) for name, value in fields["ties"].items()}

@@ -1,11 +1,23 @@
 """What every block spec offers: shapes, costs, and a key for the latency table."""
 
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from reprlib import repr  # in messages: short, whatever a file holds
 from typing import Any, ClassVar, Self
 
 from elastic_nas.errors import TableError
 
 FLOAT_BYTES = 4
+MAX_SIZE = 1_000_000
+"""Of a block in a file: channels, pixels, features."""
+MAYBE_ZERO = ("se_ch", "hidden_ch")
+"""Sizes that are 0 where a part of the block is not there."""
+WORDS = {
+    "activation": ("relu", "hswish", "swish", "sigmoid", "hsigmoid"),
+    "gate": ("sigmoid", "hsigmoid"),
+    "shortcut": ("projected", "identity"),
+}
+"""What the fields that are texts may say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +81,11 @@ class BlockSpec:
         """The key of this block's entry in a latency table: its fields as plain values."""
         return {"kind": self.kind, **asdict(self)}
 
+    @property
+    def contradiction(self) -> str:
+        """What of the fields cannot be together, or nothing."""
+        return ""
+
     def union(self, other: Self) -> Self:
         """The smallest spec whose shared weights hold both: the larger of each number."""
         return type(self)(
@@ -98,17 +115,42 @@ def spec_kinds() -> dict[str, type[BlockSpec]]:
     return {cls.kind: cls for cls in kinds}
 
 
-def spec_from_key(key: dict[str, Any]) -> BlockSpec:
+@lru_cache
+def _forms() -> dict[str, tuple[type[BlockSpec], dict[str, Any]]]:
+    """Class, names and types of the fields of each kind."""
+    return {
+        kind: (cls, {f.name: f.type for f in fields(cls)}) for kind, cls in spec_kinds().items()
+    }
+
+
+def spec_from_key(key: object) -> BlockSpec:
     """The spec whose `key` this is.
 
+    Args:
+        key: Whatever a file gives.
+
     Raises:
-        TableError: The kind is unknown, or the fields are not exactly that kind's.
+        TableError: The kind is unknown, the fields are not exactly that kind's, or no block can
+            have these values.
     """
-    values = dict(key)
-    cls = spec_kinds().get(str(values.pop("kind", None)))
-    if cls is None:
-        raise TableError(f"unknown block kind in {key}; known: {', '.join(spec_kinds())}.")
-    types = {f.name: f.type for f in fields(cls)}
-    if values.keys() != types.keys() or any(type(v) is not types[k] for k, v in values.items()):
-        raise TableError(f"a {cls.kind} block has the fields {', '.join(types)}, not {key}.")
-    return cls(**values)
+    kind = key.get("kind") if isinstance(key, dict) else None
+    if not isinstance(key, dict) or type(kind) is not str or kind not in _forms():
+        raise TableError(f"unknown block kind in {repr(key)}; known: {', '.join(_forms())}.")
+    cls, types = _forms()[kind]
+    values = list(map(key.get, types))
+    if len(key) != len(types) + 1 or list(map(type, values)) != list(types.values()):
+        raise TableError(f"a {kind} block has the fields {', '.join(types)}, not {repr(key)}.")
+    for name, value in zip(types, values, strict=True):
+        if not _can_be(name, value):
+            raise TableError(f"{name} of a {kind} block is {repr(value)}, which cannot be.")
+    spec = cls(*values)
+    if spec.contradiction:
+        raise TableError(f"{spec.contradiction} in the block {repr(key)}.")
+    return spec
+
+
+def _can_be(name: str, value: Any) -> bool:
+    """Whether a block's field may have this value, which is of the right type."""
+    if value.__class__ is int:
+        return 0 < value <= MAX_SIZE or (value == 0 and name in MAYBE_ZERO)
+    return name not in WORDS or value in WORDS[name]

@@ -36,6 +36,12 @@ class MBConvSpec(BlockSpec):
     shortcut: str
 
     @property
+    def contradiction(self) -> str:
+        if not self.expanded and self.mid_ch != self.in_ch:
+            return f"mid_ch is {self.mid_ch}, in_ch {self.in_ch}, but nothing expands"
+        return ""
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         return (self.in_ch, self.height, self.width)
 

@@ -5,9 +5,13 @@ over metadata and tensors is checked whenever they are read.
 """
 
 import json
+import os
+import re
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,16 +25,25 @@ from elastic_nas.errors import CheckpointError, DamagedCheckpoint
 from elastic_nas.files import write_atomic
 from elastic_nas.network import Network
 from elastic_nas.nn.supernet import Supernet
+from elastic_nas.outside import MEGABYTE, parse_json
+from elastic_nas.progress import say
 from elastic_nas.runs import WEIGHTS
+from elastic_nas.strict import checked
+from elastic_nas.training.header import SCHEMA, WITHOUT_HASH, FirstHeader, Header
 from elastic_nas.training.optimiser import Average
 from elastic_nas.training.origin import commit, versions
 
 FILE_NAME = WEIGHTS
-SCHEMA, WITHOUT_HASH = "elastic-supernet/2", "elastic-supernet/1"
+MOST_HEADER = 64 * MEGABYTE
+"""Bytes of a file's header, which lists its tensors; that of a large supernet has 200 kB."""
+DTYPE = "F32"
+"""Of all tensors: weights, averages and what optimisers remember are 32-bit floats."""
+PREFIXES = ("weights.", "average.", "optimizer.")
 
 Facts = dict[str, Any]
 """The metadata: plain JSON values."""
 
+_INDEX = re.compile("0|[1-9][0-9]{0,8}")
 _STATE: dict[type[torch.optim.Optimizer], set[str]] = {
     torch.optim.SGD: {"momentum_buffer"},
     torch.optim.RMSprop: {"step", "square_avg", "momentum_buffer"},
@@ -90,7 +103,12 @@ def encode(
     for name, tensor in flat.items():
         digest.update(name, tensor)
     facts["sha256"] = digest.text()
+    checked(Header, facts, _unwritable)
     return save(flat, {"elastic_nas": json.dumps(facts)})
+
+
+def _unwritable(reason: str) -> CheckpointError:
+    return CheckpointError(f"this training cannot be written into a checkpoint ({reason}).")
 
 
 def save_checkpoint(
@@ -195,10 +213,20 @@ def _opened(path: Path) -> Iterator["_File"]:
             f"there is no checkpoint {path}; train first: elastic-nas train --data DIR --out RUN."
         )
     try:
+        _check_length(path)
         with safe_open(path, framework="pt") as file:
             yield _File(path, file)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
+
+
+def _check_length(path: Path) -> None:
+    """Refuse a header that is longer than its file, or than any supernet's."""
+    with path.open("rb") as file:
+        first = file.read(8)
+        length = struct.unpack("<Q", first)[0] if len(first) == 8 else 0
+        if not 0 < length <= min(MOST_HEADER, os.fstat(file.fileno()).st_size - 8):
+            raise ValueError("its header has an impossible length")
 
 
 def _damaged(path: Path, reason: str) -> DamagedCheckpoint:
@@ -218,27 +246,28 @@ class _File:
 
     def __init__(self, path: Path, file: Any) -> None:
         self._path, self._file = path, file
-        self.facts: Facts = json.loads((file.metadata() or {}).get("elastic_nas", "null"))
+        self.facts: Facts = parse_json((file.metadata() or {}).get("elastic_nas", "null"))
         schema = self.facts.get("schema") if isinstance(self.facts, dict) else None
         if schema not in (SCHEMA, WITHOUT_HASH):
             raise _damaged(path, f"it is not of schema {SCHEMA}")
-        self._shapes = {
-            name: tuple(file.get_slice(name).get_shape()) for name in sorted(file.keys())
-        }
+        model: type[Header | FirstHeader] = Header if schema == SCHEMA else FirstHeader
+        self._header = checked(model, self.facts, lambda reason: _damaged(path, reason))
+        slices = {name: file.get_slice(name) for name in sorted(file.keys())}
+        for name, piece in slices.items():
+            if piece.get_dtype() != DTYPE or not name.startswith(PREFIXES):
+                raise _damaged(path, f"{name[:100]} is none of the 32-bit floats it may hold")
+        self._shapes = {name: tuple(piece.get_shape()) for name, piece in slices.items()}
 
     def progress(self, network: Network) -> Progress:
         """How far the training was; refuses another network's."""
-        facts = self.facts
-        if (facts.get("identity"), facts.get("classes")) != (network.identity, network.classes):
+        header = self._header
+        if (header.identity, header.classes) != (network.identity, network.classes):
             raise CheckpointError(
-                f"{self._path} was trained for space {facts.get('space')!r} with "
-                f"{facts.get('classes')} classes, not for {network.space_name!r} with "
+                f"{self._path} was trained for space {header.space!r} with "
+                f"{header.classes} classes, not for {network.space_name!r} with "
                 f"{network.classes}; use the space that it was trained with, or train anew."
             )
-        step, steps = facts.get("step"), facts.get("steps")
-        if type(step) is not int or type(steps) is not int or not 0 <= step <= steps:
-            raise _damaged(self._path, f"it says step {step!r} of {steps!r}")
-        return Progress(step, steps, facts.get("guard", {}))
+        return Progress(header.step, header.steps, header.guard.model_dump(exclude_unset=True))
 
     def check_weights(self, supernet: Supernet) -> None:
         """Refuse weights and averages that are not all of the supernet's."""
@@ -260,7 +289,7 @@ class _File:
         found: dict[int, set[str]] = {}
         for name, shape in _part(self._shapes, "optimizer.").items():
             index, _, key = name.partition(".")
-            number = int(index) if index.isdecimal() else len(parameters)
+            number = int(index) if _INDEX.fullmatch(index) else len(parameters)
             like = parameters[number : number + 1]
             if not like or shape != (() if key == "step" else tuple(like[0].shape)):
                 return False
@@ -282,5 +311,16 @@ class _File:
                 raise _damaged(self._path, f"{name} holds NaN or infinity")
             digest.update(name, tensor)
             yield name, tensor
-        if self.facts["schema"] != WITHOUT_HASH and digest.text() != self.facts.get("sha256"):
+        if isinstance(self._header, FirstHeader):
+            _say_unchecked(self._path)
+        elif digest.text() != self._header.sha256:
             raise _damaged(self._path, "its hash is not that of its contents")
+
+
+@cache
+def _say_unchecked(path: Path) -> None:
+    """Once a file."""
+    say(
+        f"note: {path} was written by version 0.1.0 and has no hash, so that whether it is as it "
+        "was written cannot be checked."
+    )

@@ -15,6 +15,7 @@ from elastic_nas.errors import CheckpointError, DamagedCheckpoint, RunFolderErro
 from elastic_nas.files import link_atomic, write_atomic
 from elastic_nas.progress import say
 from elastic_nas.runs import RunFolder
+from elastic_nas.training.belongs import belongings, check_belongs
 from elastic_nas.training.checkpoint import (
     Facts,
     Progress,
@@ -66,8 +67,7 @@ class Checkpoints:
     def _write(self, path: Path, at: Progress, score: float | None) -> None:
         trainer = self._trainer
         about = {
-            "preprocess": trainer.data.preprocess.describe(),
-            "seed": trainer.seed,
+            **belongings(trainer.data, trainer.seed),
             "processes": trainer.ranks.size,
             "train": trainer.config.model_dump(),
             "score": score,
@@ -87,7 +87,7 @@ class Checkpoints:
 
         Raises:
             CheckpointError: All are damaged; or it belongs to another network or optimiser.
-            ConfigError: It cannot go on with the trainer's recipe.
+            ConfigError: It cannot go on with the trainer's recipe, seed or images.
         """
         run, network = self._run, self._trainer.network
         damaged: list[DamagedCheckpoint] = []
@@ -101,6 +101,7 @@ class Checkpoints:
         else:
             raise _none_sound(run, damaged)
         facts = read_facts(path)
+        check_belongs(facts, self._trainer.data, self._trainer.seed, run.path)
         check_recipe(facts.get("train", {}), self._trainer.config, run.path)
         if path != run.weights:
             self._say_lost(path, at, damaged)
@@ -138,13 +139,9 @@ class Checkpoints:
         """Tell what makes the steps to come others than those that were first asked for."""
         trainer = self._trainer
         differences = changes(facts.get("train", {}), trainer.config)
-        for key, now in (
-            ("preprocess", trainer.data.preprocess.describe()),
-            ("processes", trainer.ranks.size),
-        ):
-            before = facts.get(key, now)
-            if before != now:
-                differences.append(f"{key} {before} -> {now}")
+        before = facts.get("processes", trainer.ranks.size)
+        if before != trainer.ranks.size:
+            differences.append(f"processes {before} -> {trainer.ranks.size}")
         if differences:
             say(f"note: from step {at.step} on this is another recipe: {', '.join(differences)}.")
 

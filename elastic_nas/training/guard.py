@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from elastic_nas.config import GuardConfig
+from elastic_nas.training.header import GuardState
 
 MEMORY = 0.95
 """Decay of the running means at each look: they span about 20 looks."""
@@ -137,7 +138,7 @@ class Guard:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a stored state."""
-        self._at = _State(**{**state, "means": dict(state.get("means", {}))})
+        self._at = _State(**GuardState.model_validate(state).model_dump())
 
     def roll_back(self, state: dict[str, Any]) -> None:
         """Go on from a stored state with a lower rate than ever before, also than there."""

@@ -1,12 +1,14 @@
 """The log of a training: one JSON object a line, and the same for TensorBoard on request."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from elastic_nas.errors import ConfigError, RunFolderError
+from elastic_nas.outside import read_bytes
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -16,6 +18,8 @@ BOARD = "tensorboard"
 ROLLED_BACK = "rolled back"
 """The event that takes a training back."""
 SECONDS_BETWEEN_ROWS = 2.0
+MOST_BYTES = 256_000_000
+"""Of a log that is read."""
 MOST_ROWS = 5000
 """Of a whole training, beside those of its checkpoints: a log stays a file of a few megabytes."""
 
@@ -37,7 +41,7 @@ class Journal:
     def __init__(self, folder: Path, *, tensorboard: bool) -> None:
         self._path, self._board_folder = folder / FILE_NAME, folder / BOARD
         self._board = self._open_board() if tensorboard else None
-        if self._path.is_file() and not self._path.read_bytes().endswith(b"\n"):
+        if os.path.lexists(self._path) and not _ends_a_line(self._path):
             self._append("\n")  # a kill cut the last line
 
     def write(self, row: dict[str, Any]) -> None:
@@ -92,6 +96,15 @@ class Journal:
         return SummaryWriter(str(self._board_folder), purge_step=purge_step)
 
 
+def _ends_a_line(path: Path) -> bool:
+    """Whether a log's last line is whole.
+
+    Raises:
+        RunFolderError: It is no file that can be read.
+    """
+    return read_bytes(path, MOST_BYTES).endswith(b"\n")
+
+
 def _tag(key: str) -> str:
     """``loss/largest``, ``accuracy/largest``, ``training/learning_rate``."""
     if key in ("largest", "random", "smallest"):
@@ -121,15 +134,15 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        text = read_bytes(path, MOST_BYTES).decode(errors="replace")
+    except RunFolderError:
         return
     for line in text.splitlines():
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict) and type(row.get("step")) is int:
+        if isinstance(row, dict) and type(row.get("step")) is int and 0 <= row["step"] < 10**15:
             yield row
 
 

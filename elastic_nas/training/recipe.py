@@ -6,6 +6,7 @@ from typing import Any
 
 from elastic_nas.config import LENGTHS, TrainConfig
 from elastic_nas.errors import ConfigError
+from elastic_nas.strict import shown
 
 FREE = {
     *LENGTHS,
@@ -36,7 +37,7 @@ def check_recipe(before: Mapping[str, Any], now: TrainConfig, place: Path) -> No
     old = before.get("optimizer", now.optimizer)
     if old != now.optimizer:
         raise ConfigError(
-            f"{place} was trained with train.optimizer: {old}, which cannot become "
+            f"{place} was trained with train.optimizer: {_text(old)}, which cannot become "
             f"{now.optimizer}: what one optimiser remembers of each weight is of no use to "
             f"another. To begin with these weights anew: --out ANOTHER --init {place}"
         )
@@ -70,4 +71,4 @@ def _flat(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    return "null" if value is None else str(value)
+    return "null" if value is None else shown(value).strip("'")

@@ -1,0 +1,87 @@
+"""What weights belong to: the images and the seed that they were trained with."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from elastic_nas.data.dataset import IMAGENET, Dataset
+from elastic_nas.errors import ConfigError
+from elastic_nas.strict import shown
+
+_WHY = {
+    "seed": "images that were trained on would be tested with",
+    "statistics": "the weights expect other pixels",
+    "preprocess": "the weights expect other pixels",
+    "splits": "images that were trained on would be tested with",
+}
+"""What would go wrong where each of these differs."""
+
+
+def belongings(data: Dataset, seed: int) -> dict[str, Any]:
+    """What a checkpoint stores of its images, as JSON values."""
+    normalised = data.preprocess.mean, data.preprocess.std
+    return {
+        "seed": seed,
+        "data": data.name,
+        "statistics": "imagenet" if normalised == IMAGENET else "data",
+        "preprocess": data.preprocess.describe(),
+        "splits": {
+            "train": data.train.fingerprint,
+            "validation": data.validation.fingerprint,
+            "test": data.test.fingerprint,
+        },
+    }
+
+
+def check_belongs(facts: Mapping[str, Any], data: Dataset, seed: int, place: Path) -> None:
+    """Refuse weights that were trained with another seed, or on images that are split otherwise.
+
+    What an older checkpoint does not store cannot be compared.
+
+    Args:
+        facts: The checkpoint's metadata.
+        data: The images that are asked for now.
+        seed: The one that is asked for now.
+        place: The run or checkpoint, for the message.
+
+    Raises:
+        ConfigError: Something differs; both sides are named.
+    """
+    check_seed(facts, seed, place)
+    now = belongings(data, seed)
+    for key in ("statistics", "preprocess", "splits"):
+        if facts.get(key) not in (None, now[key]):
+            raise ConfigError(_differs(key, facts, now, place))
+
+
+def check_seed(facts: Mapping[str, Any], seed: int, place: Path) -> None:
+    """Refuse weights that were trained with another seed; see `check_belongs`.
+
+    Raises:
+        ConfigError: It differs.
+    """
+    if facts.get("seed") not in (None, seed):
+        raise ConfigError(_differs("seed", facts, {"seed": seed}, place))
+
+
+def _differs(key: str, facts: Mapping[str, Any], now: Mapping[str, Any], place: Path) -> str:
+    old, new = facts[key], now[key]
+    if key == "splits":
+        parts = [part for part in new if old.get(part) != new[part]]
+        what = (
+            f"on other images: of {facts.get('data')!r} then and {now['data']!r} now, the "
+            f"{', '.join(parts)} images differ"
+        )
+        back = "Bring those images back"
+    elif key == "preprocess":
+        parts = [part for part in new if old.get(part) != new[part]]
+        told = (f"{part} {shown(old.get(part))}, now {shown(new[part])}" for part in parts)
+        what = f"with other pixels: {'; '.join(told)}"
+        back = "Bring the images that it was trained on back"
+    else:
+        what = f"with {key}: {old}, not {new}"
+        back = f"Put {key}: {old} back into the run file"
+    return (
+        f"{place} was trained {what}, so that {_WHY[key]}. {back}, or train in another folder "
+        "with --out."
+    )
