@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -12,6 +13,7 @@ from elastic_nas.kit_figures import digest
 from elastic_nas.latency.kit_result import is_result, read_result
 from elastic_nas.latency.kit_table import table_from
 from elastic_nas.latency.perf_output import UNFILTERED
+from elastic_nas.latency.table import LatencyTable
 
 OLD_PERF_TEST = """\
 models,0.00521,1024,50,0
@@ -85,6 +87,22 @@ def test_onnxruntime_perf_test(kit, tmp_path, text):
     assert table.protocol["rounds"] == 3
     assert table.device["cores"] == os.cpu_count()
     assert table.provenance["date"].endswith("+00:00")
+    assert [visit["stolen_share"] for visit in table.provenance["visits"]] == [None]
+
+
+def test_a_table_of_such_an_output_can_be_read_again(kit, tmp_path):
+    path, _ = printed(kit, "onnxruntime", OLD_PERF_TEST, tmp_path)
+    fast = {"null": "0.0000040", "c0": "0.0300000"}
+    sections = re.split(r"(?m)^(?=== model )", path.read_text())
+    names = [section.removeprefix("== model ").partition("\n")[0] for section in sections]
+    texts = [
+        re.sub(r"(?<=Latency is )[0-9.e-]+(?=sec)", fast.get(name, "0.0010000"), section)
+        for name, section in zip(names, sections, strict=True)
+    ]
+    path.write_text("".join(texts))
+    table = table_from(read_result(path), NETWORK, BOARD)
+    table.write(tmp_path / "table.json")
+    assert LatencyTable.read(tmp_path / "table.json") == table
 
 
 @pytest.mark.parametrize(

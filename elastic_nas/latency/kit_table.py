@@ -59,7 +59,7 @@ def table_from(result: KitResult, network: "Network", device: Device) -> Latency
     table.models[network.identity] = fit_model(network, table)
     for visit in result.visits:
         speed = [round(min(factors), 4), round(max(factors), 4)]
-        complete(table, network, {**visit, "speed": speed})
+        complete(table, network, {"stolen_share": None, **visit, "speed": speed})
     return table
 
 

@@ -259,7 +259,7 @@ def measured(seeds: Seeds) -> Kind:
 
     def read(content: bytes, folder: Path) -> Any:
         path = written(folder, "measured.json", content)
-        return read_measured(path, "0" * 64, len(NETWORK.dims)).ms
+        return read_measured(path, "0" * 64, NETWORK.dims).ms
 
     def judge(content: bytes, result: Any, sealed: bool) -> str:
         said = json.loads(content.decode("utf-8-sig"))
