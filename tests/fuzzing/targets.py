@@ -2,7 +2,15 @@
 
 from collections.abc import Callable
 
-from fuzzing import data_kinds, export_kinds, published_kinds, run_kinds, table_kinds
+from fuzzing import (
+    checkpoint_kinds,
+    data_kinds,
+    export_kinds,
+    picture_kinds,
+    published_kinds,
+    run_kinds,
+    table_kinds,
+)
 from fuzzing.kinds import Kind
 from fuzzing.seeds import Seeds
 
@@ -19,7 +27,7 @@ KINDS: tuple[Callable[[Seeds], Kind], ...] = (
     run_kinds.speed,
     run_kinds.log,
     run_kinds.exported,
-    run_kinds.checkpoint,
+    checkpoint_kinds.checkpoint,
     run_kinds.plugin,
     table_kinds.table,
     table_kinds.blocks_csv,
@@ -35,10 +43,10 @@ KINDS: tuple[Callable[[Seeds], Kind], ...] = (
     data_kinds.shard,
     data_kinds.kept_index,
     data_kinds.answer,
-    data_kinds.png_image,
-    data_kinds.jpeg_image,
-    data_kinds.webp_image,
-    data_kinds.tiff_image,
+    picture_kinds.png_image,
+    picture_kinds.jpeg_image,
+    picture_kinds.webp_image,
+    picture_kinds.tiff_image,
     export_kinds.manifest,
     export_kinds.child,
     export_kinds.labels,
