@@ -305,9 +305,10 @@ def exported(seeds: Seeds) -> Kind:
         return read_exported(run / name, weights)
 
     def judge(content: bytes, result: Any, sealed: bool) -> str:
-        return (
-            "" if not result else same(result, json.loads(content.decode("utf-8-sig"))["children"])
-        )
+        if not result:
+            return ""
+        said = json.loads(content.decode("utf-8-sig"))["children"]
+        return same({label: child.model_dump() for label, child in result.items()}, said)
 
     content = (seeds.run / name).read_bytes()
     return Kind("exported.json", content, _read_in_run(seeds, name, reader), judge, "json")
