@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from elastic_nas.errors import ConfigError, InfeasibleBudget
 from elastic_nas.genotype import Dims, smallest
+from elastic_nas.strict import shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +23,7 @@ Limit = str | float | None
 DURATIONS_MS = {"us": 1e-3, "\u03bcs": 1e-3, "ms": 1.0, "s": 1e3}
 COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 SIZES = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9}
+MOST = 1e300
 _AMOUNT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([^\W\d_]*)", re.ASCII)
 
 
@@ -107,8 +109,10 @@ class Budgets:
 
     def __post_init__(self) -> None:
         for name, limit in asdict(self).items():
-            if limit is not None and not (isfinite(limit) and limit > 0):
-                raise ConfigError(f"the budget {name} must be positive and finite, got {limit}.")
+            if limit is not None and not _is_limit(limit):
+                raise ConfigError(
+                    f"the budget {name} must be positive and finite, got {shown(limit)}."
+                )
 
     def __str__(self) -> str:
         """``latency <= 5 ms, params <= 2 M``, or ``no budget``."""
@@ -140,6 +144,12 @@ class Budgets:
         """The limits that are set, each with what it limits."""
         values = ((kind, getattr(self, kind.budget)) for kind in LIMITED)
         return [(kind, limit) for kind, limit in values if limit is not None]
+
+
+def _is_limit(limit: object) -> bool:
+    """Whether it is a number that can limit anything: no bool, NaN, infinity or 10**400."""
+    number = isinstance(limit, int | float) and not isinstance(limit, bool)
+    return number and 0 < limit < MOST  # type: ignore[operator]
 
 
 @dataclass(frozen=True)

@@ -228,3 +228,9 @@ def test_wilson_holds_the_share_and_mirrors(pair):
     assert 0 <= low <= successes / n + 1e-12
     assert successes / n - 1e-12 <= high <= 1
     assert wilson(n - successes, n) == pytest.approx((1 - high, 1 - low), abs=1e-9)
+
+
+@pytest.mark.parametrize("limit", [True, 10**400, float("nan"), float("inf"), 0, -1, [1], {}])
+def test_limits_that_are_no_positive_numbers_are_refused(limit):
+    with pytest.raises(ConfigError, match="the budget params must be positive and finite, got"):
+        Budgets(params=limit)
