@@ -18,7 +18,7 @@ FLOORS = (
     {
         "_version", "errors", "files", "genotype", "specs", "plugins", "config", "settings",
         "budgets", "intervals", "palette", "progress", "machine", "run_file", "single", "yaml_file",
-        "energy", "outside", "trusted",
+        "energy", "outside", "trusted", "oldest",
     },
     {"nn", "data"},
     {
