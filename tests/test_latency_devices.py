@@ -11,7 +11,13 @@ from elastic_nas import plugins
 from elastic_nas.additive import file_bytes
 from elastic_nas.budgets import Budgets
 from elastic_nas.errors import ConfigError, TableError, UnknownName
-from elastic_nas.latency.devices import device_names, find_table, load_device, table_places
+from elastic_nas.latency.devices import (
+    device_names,
+    find_table,
+    load_device,
+    named_device,
+    table_places,
+)
 from elastic_nas.network import Network
 from elastic_nas.targets import missing_runtime, open_target, runtime_of
 
@@ -71,6 +77,15 @@ def test_unknown_names_get_a_hint():
         load_device("local-ort1t")
     with pytest.raises(UnknownName, match="no file"):
         load_device("nowhere.yaml")
+
+
+def test_a_name_from_a_file_is_never_a_path(tmp_path, home):
+    path = written(tmp_path, GOOD)
+    written(home / "hardware_profiles", GOOD)
+    assert named_device("pi").name == "pi"
+    for name in (path, "../pi", "pi.yaml", "", "x" * 10_000):
+        with pytest.raises(UnknownName, match="no device called"):
+            named_device(name)
 
 
 @pytest.mark.parametrize(

@@ -91,14 +91,26 @@ def load_device(name_or_path: str) -> Device:
         if not path.is_file():
             raise UnknownName(f"no file {name_or_path!r} to read a hardware profile from.")
         return _read(path)
+    return named_device(name_or_path)
+
+
+def named_device(name: str) -> Device:
+    """The device of that name, shipped or of the user's own: never a path, whatever it looks like.
+
+    For names that a file from outside gives, such as a manifest or the result of a kit.
+
+    Raises:
+        UnknownName: There is no such profile.
+        ConfigError: The file is not a valid profile.
+    """
     names = device_names()
-    if name_or_path not in names:
+    if name not in names:
         raise UnknownName(
-            f"no device called {name_or_path!r}{suggest(name_or_path, names)}\n"
+            f"no device called {name[:200]!r}{suggest(name[:200], names)}\n"
             f"Available devices: {', '.join(names)}; a path to a .yaml file works too."
         )
-    own = user_folder() / "hardware_profiles" / f"{name_or_path}.yaml"
-    return _read(own if own.is_file() else _shipped("hardware_profiles", f"{name_or_path}.yaml"))
+    own = user_folder() / "hardware_profiles" / f"{name}.yaml"
+    return _read(own if own.is_file() else _shipped("hardware_profiles", f"{name}.yaml"))
 
 
 def table_places(device: Device, run: Path | None = None) -> list[Path]:
