@@ -28,7 +28,8 @@ FLOORS = (
     {"training", "latency", "search", "export", "query"},
     {
         "targets", "pipeline", "resume", "alone", "candidates", "delivery", "pictures", "report",
-        "import_ofa", "finalists", "profiling", "importing",
+        "import_ofa", "finalists", "profiling", "importing", "scoring", "findings",
+        "verification",
     },
     {
         "facts", "texts", "api", "demo", "guard", "options", "cli", "cli_runs", "cli_latency",
