@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from elastic_nas.data.dataset import Dataset
     from elastic_nas.training.evaluation import Judge
 
-SEEN_BY_INT8 = 128
-"""Training images that give an int8 form its ranges."""
-
 ADVICE = "close other programs, then elastic-nas verify FOLDER"
 
 
@@ -213,12 +210,7 @@ class _Maker:
 
     def int8_form(self, model: bytes, resolution: int, target: Target | None) -> Int8Form | None:
         """What an int8 device runs; see `Int8Form.of`."""
-        from elastic_nas.training.evaluation import some
-
-        if target is None:
-            return None
-        seen = some(self.data.train, SEEN_BY_INT8)
-        return Int8Form.of(model, target.device, seen, self.data.preprocess, resolution)
+        return None if target is None else Int8Form.of(model, target.device, self.data, resolution)
 
     def artefact(
         self, child: Any, model: Any, figures: dict[str, Any], known: Candidate

@@ -12,7 +12,9 @@ from elastic_nas.targets import runtime_of
 
 if TYPE_CHECKING:
     from elastic_nas.data.dataset import Dataset
-    from elastic_nas.data.split import Split
+
+SEEN_BY_INT8 = 128
+"""Training images that give an int8 form its ranges."""
 
 
 def score(right: Any) -> dict[str, Any]:
@@ -38,21 +40,23 @@ class Int8Form:
 
     @classmethod
     def of(
-        cls, model: bytes, device: Device, seen: "Split", preprocess: Any, resolution: int
+        cls, model: bytes, device: Device, data: "Dataset", resolution: int
     ) -> "Int8Form | None":
         """The form for a device; None where it is not int8, or converts without images.
 
         Args:
             model: The fp32 file.
             device: Its runtime and precision.
-            seen: Training images.
-            preprocess: How they are deployed.
+            data: Whose training images give the form its ranges.
             resolution: Of the file's input.
         """
+        from elastic_nas.training.evaluation import some
+
         runtime = runtime_of(device)
         if device.precision != "int8" or not takes_images(runtime):
             return None
-        pixels = seen.deployed(preprocess, resolution).astype(np.float32)
+        seen = some(data.train, SEEN_BY_INT8)
+        pixels = seen.deployed(data.preprocess, resolution).astype(np.float32)
         form = runtime.convert(model, (3, resolution, resolution), pixels)
         return cls(runtime, form, len(seen))
 
@@ -64,7 +68,6 @@ class Int8Form:
             for start in range(0, len(pixels), 64)
         ]
         scored = score(np.concatenate(answers).argmax(1) == data.test.labels)
-        del scored["split"]
         scheme = f"{self.runtime.used_scheme}, per channel, ranges from the least to the greatest"
         return {
             **scored,

@@ -12,7 +12,6 @@ import numpy as np
 
 from elastic_nas.delivery import time_file
 from elastic_nas.errors import (
-    ConfigError,
     ElasticNasError,
     ExportMismatch,
     UnknownName,
@@ -31,7 +30,8 @@ from elastic_nas.latency.table import LatencyTable
 from elastic_nas.network import Network
 from elastic_nas.nn.onnx_writer import IR_VERSION
 from elastic_nas.outside import parse_json
-from elastic_nas.scoring import score, takes_images
+from elastic_nas.rescoring import scored_again
+from elastic_nas.scoring import takes_images
 from elastic_nas.targets import runtime_of, this_machine
 
 SLOWER = 1.15
@@ -83,9 +83,13 @@ def verify(folder: Path, device_name: str | None = None, data: str | None = None
     if network is not None and genotype is not None:
         _hold_prediction(findings, manifest, network, genotype)
     findings.settle(folder)
-    accuracy = None if data is None else _scored_again(findings, contents, data)
+    device = _device(manifest.latency.device, device_name)
+    accuracy = None
+    if data is not None:
+        known = None if isinstance(device, str) else device
+        accuracy = scored_again(findings, contents, data, known)
     findings.settle(folder)
-    latency = _timed_again(findings, contents, device_name)
+    latency = _timed_again(findings, contents, device, asked=device_name is not None)
     findings.settle(folder)
     _tell_rest(findings, manifest, graph)
     figures = [{"name": name, **row} for name, row in findings.rows.items()]
@@ -265,54 +269,21 @@ def _table(manifest: Manifest) -> LatencyTable | str:
     return "the table is not here: not in the per-user folder, not among those shipped"
 
 
-# --- from images, and from the stop-watch ---------------------------------------------------------
+# --- from the stop-watch --------------------------------------------------------------------------
 
 
-def _scored_again(findings: Findings, contents: Contents, source: str) -> dict[str, Any]:
-    """The accuracy on the test split of images that the person names."""
-    from elastic_nas.data.dataset import load_dataset
-
-    manifest, claimed = contents.manifest, contents.manifest.accuracy
-    data = load_dataset(source, manifest.seed or 0, manifest.statistics or "data")
-    if label_lines(data.labels) != contents.labels:
-        raise ConfigError(
-            f"the classes of {source!r} ({len(data.labels)}) are not those of labels.txt, in their "
-            "order; name the images that the child was made for with --data."
-        )
-    pixels = data.test.deployed(manifest.deployed, manifest.resolution)
-    found = score(logits_of(contents.model, pixels).argmax(1) == data.test.labels)
-    same = manifest.test_sha256 == data.test.sha256
-    told = f"{found['top1']:.4f} on {found['n']} test images of {source}"
-    (low, high), (own_low, own_high) = found["interval_95"], claimed.interval_95
-    if same:
-        near = abs(found["top1"] - claimed.top1) <= max(1 / claimed.n, 0.001) + 1e-9
-        agrees, note = near and found["n"] == claimed.n, f"{told}, those it was scored on"
-    else:
-        what = "which test images it was scored on" if manifest.test_sha256 is None else ""
-        why = f"the manifest does not say {what}" if what else "they are not those it was scored on"
-        agrees, note = low <= own_high and own_low <= high, f"{told}; {why}"
-    if not agrees:
-        interval = f"95 % interval {low:.4f}-{high:.4f}"
-        findings.differ("accuracy", f"{claimed.top1:.4f} of {claimed.n}", f"{note} ({interval})")
-    elif same:
-        findings.tell("accuracy", claimed.model_dump(), RECOMPUTED, note)
-        findings.tell("test_sha256", manifest.test_sha256, RECOMPUTED)
-    else:
-        findings.rows["accuracy"]["note"] = note
-    return {**found, "same_images": same, "data": source}
-
-
-def _timed_again(findings: Findings, contents: Contents, asked: str | None) -> dict[str, Any]:
+def _timed_again(
+    findings: Findings, contents: Contents, device: Device | str, *, asked: bool
+) -> dict[str, Any]:
     """Latency as claimed, and as measured here if this machine is the device, or if asked."""
     claimed = contents.manifest.latency
     latency = {**contents.manifest.plain()["latency"], "measured_ms": None}
-    device = _device(claimed.device, asked)
     if isinstance(device, str):
         return {**latency, "note": device}
     here = this_machine(device)
     same = claimed.machine is not None and claimed.machine.model_dump() == here
     same = same and device.name == claimed.device
-    if not same and not (asked is not None and device.generic):
+    if not same and not (asked and device.generic):
         note = f"not measured on {device.name}: this machine is another"
         return {**latency, "device": device.name, "note": note}
     manifest = contents.manifest

@@ -9,10 +9,11 @@ import onnx
 import pytest
 from small_run import DEVICE, cli, done, facts, refused
 
-from elastic_nas import targets, verification
+from elastic_nas import targets
 from elastic_nas.export.manifest import MOST_BYTES
 from elastic_nas.files import sha256_of, user_folder
 from elastic_nas.network import Network
+from elastic_nas.scoring import score
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,7 @@ def test_accuracy_is_recomputed_on_named_images(child):
     assert report["accuracy"]["same_images"] is True
     n = claims(child)["accuracy"]["n"]
     right = round(claims(child)["accuracy"]["top1"] * n)
-    low, high = verification.score(np.arange(n) < right + 2)["interval_95"]
+    low, high = score(np.arange(n) < right + 2)["interval_95"]
     forged = {"top1": (right + 2) / n, "split": "test", "n": n, "interval_95": [low, high]}
     forge(child, accuracy=forged)
     assert "accuracy: the manifest says" in refused("verify", child, "--data", "digits")
@@ -209,7 +210,7 @@ def test_accuracy_is_recomputed_on_named_images(child):
     other = facts("verify", child, "--data", "digits")  # of other images: within the intervals
     assert other["accuracy"]["same_images"] is False
     assert figures(other)["accuracy"] == "agrees with the file"
-    low, high = verification.score(np.arange(n) < n - 1)["interval_95"]
+    low, high = score(np.arange(n) < n - 1)["interval_95"]
     forge(child, accuracy={**forged, "top1": (n - 1) / n, "interval_95": [low, high]})
     assert "95 % interval" in refused("verify", child, "--data", "digits")
 
