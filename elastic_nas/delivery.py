@@ -137,10 +137,11 @@ def _latency(
     form: Int8Form | None,
 ) -> dict[str, Any]:
     """Predicted, bounded and, where this machine is the device, measured, side by side."""
+    predicted, bound = candidate.predicted_ms, candidate.bound_ms
     facts: dict[str, Any] = {
         "device": target.device.name if target else None,
-        "predicted_ms": candidate.predicted_ms,
-        "bound_ms": candidate.bound_ms,
+        "predicted_ms": predicted,
+        "bound_ms": None if predicted is None or bound is None else max(predicted, bound),
         "bound_level": 0.95,
         "measured_ms": None,
         "note": "no device was named" if target is None else "",

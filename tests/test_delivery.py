@@ -12,8 +12,9 @@ from elastic_nas import delivery, pipeline, verification
 from elastic_nas.budgets import Budgets
 from elastic_nas.data.dataset import load_dataset
 from elastic_nas.data.preprocess import Preprocess
-from elastic_nas.errors import ExportMismatch, InfeasibleBudget
+from elastic_nas.errors import ExportMismatch, InfeasibleBudget, RunFolderError
 from elastic_nas.export.onnx_file import compare, logits_of
+from elastic_nas.files import writing
 from elastic_nas.intervals import wilson
 from elastic_nas.latency.devices import load_device
 from elastic_nas.latency.table import LatencyTable
@@ -136,6 +137,26 @@ def test_no_child_that_keeps_the_budget_when_measured_is_an_error(run, tmp_path,
         delivery.export(
             run, tmp_path / "child", device_name=DEVICE, budgets=Budgets(latency_ms=1e4)
         )
+    assert not (tmp_path / "child").exists()
+
+
+def test_a_child_that_takes_longer_than_its_bound_is_promised_no_less(run, tmp_path, monkeypatch):
+    timed(monkeypatch, 0.5)
+    manifest = delivery.export(
+        run, tmp_path / "child", device_name=DEVICE, budgets=Budgets(latency_ms=1e4)
+    )
+    latency = manifest["latency"]
+    assert latency["bound_ms"] == latency["measured_ms"] == 0.5
+    assert "the bound was raised to what was measured" in latency["note"]
+    verification.verify(tmp_path / "child")
+    timed(monkeypatch, 0.6)  # a fifth more, on the very machine
+    with pytest.raises(ExportMismatch, match="measured again on the very machine"):
+        verification.verify(tmp_path / "child")
+
+
+def test_two_exports_into_one_folder_are_not_made_at_once(run, tmp_path):
+    with writing(tmp_path / "child"), pytest.raises(RunFolderError, match="being written by"):
+        delivery.export(run, tmp_path / "child", genotype="smallest")
     assert not (tmp_path / "child").exists()
 
 

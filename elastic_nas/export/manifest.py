@@ -30,7 +30,7 @@ Count = Annotated[int, Field(ge=1, le=10**15)]
 Words = Annotated[str, StringConstraints(max_length=4000)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-_DURATION = re.compile(r"\d[\d.e+]{0,9} m?s")
+_DURATION = re.compile(r"\d[\d.e+-]{0,10} m?s")
 
 
 class Strict(BaseModel):
@@ -117,7 +117,7 @@ class Latency(Strict):
     contended_p90_ms: Ms | None = None
     n: Annotated[int, Field(ge=0)] | None = None
     accept: Share | None = None
-    budget_ms: Ms | None = None
+    budget_ms: Annotated[float, Field(gt=0)] | None = None
     passed_over: Annotated[list[Words], Field(max_length=TRIES)] = []
 
     @property
