@@ -181,12 +181,24 @@ def trust(file: AnyPath) -> str:
     return trust(Path(file))
 
 
-def verify(folder: AnyPath, device: str | None = None) -> dict[str, Any]:
-    """Recheck an exported folder: hashes, stored outputs, latency.
+def verify(
+    folder: AnyPath, device: str | None = None, data: AnyPath | None = None
+) -> dict[str, Any]:
+    """Recheck an exported folder; nothing in it runs as code.
+
+    Args:
+        folder: What `Run.export` wrote.
+        device: Time the file on this machine as that hardware profile says.
+        data: Images as `train` takes them: the accuracy is recomputed on their test split.
+
+    Returns:
+        ``figures``, each ``recomputed here``, ``agrees with the file`` or ``claimed``; ``parity``,
+        ``accuracy`` and ``latency`` as found here.
 
     Raises:
-        ExportMismatch: A file was changed, or computes something else here.
+        ExportMismatch: A file was changed or computes something else here, or the manifest says
+            what disagrees or cannot be.
     """
-    from elastic_nas import delivery
+    from elastic_nas.verification import verify
 
-    return delivery.verify(Path(folder), device)
+    return verify(Path(folder), device, None if data is None else str(data))

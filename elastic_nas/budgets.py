@@ -3,12 +3,12 @@
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from math import ceil, floor, inf, isfinite, log10
-from numbers import Real
+from math import ceil, floor, isfinite, log10
 from typing import TYPE_CHECKING
 
 from elastic_nas.errors import ConfigError, InfeasibleBudget
 from elastic_nas.genotype import Dims, smallest
+from elastic_nas.strict import shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +23,7 @@ Limit = str | float | None
 DURATIONS_MS = {"us": 1e-3, "\u03bcs": 1e-3, "ms": 1.0, "s": 1e3}
 COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 SIZES = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9}
+MOST = 1e300
 _AMOUNT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([^\W\d_]*)", re.ASCII)
 
 
@@ -110,7 +111,7 @@ class Budgets:
         for name, limit in asdict(self).items():
             if limit is not None and not _is_limit(limit):
                 raise ConfigError(
-                    f"the budget {name} must be positive and finite, got {_short(limit)}."
+                    f"the budget {name} must be positive and finite, got {shown(limit)}."
                 )
 
     def __str__(self) -> str:
@@ -145,6 +146,12 @@ class Budgets:
         return [(kind, limit) for kind, limit in values if limit is not None]
 
 
+def _is_limit(limit: object) -> bool:
+    """Whether it is a number that can limit anything: no bool, NaN, infinity or 10**400."""
+    number = isinstance(limit, int | float) and not isinstance(limit, bool)
+    return number and 0 < limit < MOST  # type: ignore[operator]
+
+
 @dataclass(frozen=True)
 class Limited:
     """One quantity that can be limited: its names here and there, and its text form."""
@@ -163,22 +170,6 @@ LIMITED = (
     Limited("size_bytes", "size_bytes", "size", "--size", format_size),
     Limited("memory_bytes", "memory_bytes", "peak memory", "--memory", format_size),
 )
-
-
-def _is_limit(limit: object) -> bool:
-    """Whether it can be a budget; a whole number may be larger than any float."""
-    if isinstance(limit, bool) or not isinstance(limit, Real):
-        return False
-    try:
-        return 0 < float(limit) < inf
-    except OverflowError:
-        return False
-
-
-def _short(limit: object) -> str:
-    """As in a message; a whole number of any length."""
-    is_long = isinstance(limit, int) and limit.bit_length() > 64
-    return "a number of more than 19 digits" if is_long else repr(limit)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,6 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.chmod(path, 0o644)
 
 
 def _sync(folder: Path) -> None:

@@ -1,12 +1,14 @@
 """The picture of a run on a device: evaluated children, their front, and what was exported."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, ValidationError
 
 from elastic_nas.budgets import format_duration
 from elastic_nas.errors import RunFolderError
+from elastic_nas.export.manifest import MOST_BYTES, Hash, Ms, Name, Share, Strict
 from elastic_nas.files import write_json
 from elastic_nas.outside import read_json
 from elastic_nas.progress import say
@@ -14,6 +16,32 @@ from elastic_nas.report import Chosen, Point, plot_front
 from elastic_nas.runs import RunFolder
 from elastic_nas.search.history import Row
 from elastic_nas.targets import Target
+
+MOST_SHOWN = 200
+"""Exported children in one picture."""
+
+
+class _Child(Strict):
+    """One exported child, as `report.Chosen` has it."""
+
+    label: Name
+    bound_ms: Ms
+    predicted_ms: Ms
+    accuracy: Share
+    measured_ms: Ms | None
+    test: Annotated[list[Share], Field(min_length=3, max_length=3)]
+
+    def chosen(self) -> Chosen:
+        """For the picture."""
+        top1, low, high = self.test
+        return Chosen(**{**self.model_dump(), "test": (top1, low, high)})
+
+
+class _Record(Strict):
+    """The children that were exported with the same weights, by their labels."""
+
+    weights: Hash | None
+    children: Annotated[dict[Name, _Child], Field(max_length=MOST_SHOWN)]
 
 
 def plot(run: RunFolder, target: Target, rows: list[Row], weights: str) -> list[Path]:
@@ -35,7 +63,7 @@ def plot(run: RunFolder, target: Target, rows: list[Row], weights: str) -> list[
         device=target.device.name,
         n=rows[0].n,
         points=points,
-        chosen=[Chosen(**fields) for fields in exported.values()],
+        chosen=[child.chosen() for child in exported.values()],
     )
 
 
@@ -46,28 +74,25 @@ def show_exported(run: RunFolder, target: Target, rows: list[Row], made: dict[st
     label = "best child" if limit is None else f"best within {format_duration(limit)}"
     path, weights = run.exported(target.device.name), made["weights_sha256"]
     children = _exported(path, weights)
-    children[label] = {
-        "label": label,
-        "bound_ms": latency["bound_ms"],
-        "predicted_ms": latency["predicted_ms"],
-        "accuracy": made["search_validation"]["accuracy"],
-        "measured_ms": latency["measured_ms"],
-        "test": [accuracy["top1"], *accuracy["interval_95"]],
-    }
-    write_json(path, {"weights": weights, "children": children})
+    children[label] = _Child(
+        label=label,
+        bound_ms=latency["bound_ms"],
+        predicted_ms=latency["predicted_ms"],
+        accuracy=made["search_validation"]["accuracy"],
+        measured_ms=latency["measured_ms"],
+        test=[accuracy["top1"], *accuracy["interval_95"]],
+    )
+    newest = dict(list(children.items())[-MOST_SHOWN:])
+    write_json(path, _Record(weights=weights, children=newest).model_dump())
     plot(run, target, rows, weights)
 
 
-def _exported(path: Path, weights: str) -> dict[str, Any]:
+def _exported(path: Path, weights: str) -> dict[str, _Child]:
     """Children that were exported with these weights; those of older weights are forgotten."""
-    empty: dict[str, Any] = {"weights": weights, "children": {}}
     try:
-        record = read_json(path, missing=empty)
-        if record["weights"] != weights:
-            return {}
-        for fields in record["children"].values():
-            Chosen(**fields)
-    except (RunFolderError, TypeError, KeyError, AttributeError):
+        values = read_json(path, missing={"weights": None, "children": {}}, most=MOST_BYTES)
+        record = _Record.model_validate(values)
+    except (RunFolderError, ValidationError):
         say(f"note: {path} is damaged; the picture shows no earlier exports.")
         return {}
-    return dict(record["children"])
+    return dict(record.children) if record.weights == weights else {}

@@ -15,7 +15,15 @@ Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$"
 """A name or a path: not empty, and no longer than a path may be."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-_SHORT = Repr()
+
+class _Short(Repr):
+    """Short texts of any values; Python itself writes out no number of thousands of digits."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if x.bit_length() <= 64 else "a number of more than 19 digits"
+
+
+_SHORT = _Short()
 _SHORT.maxstring = _SHORT.maxother = 60
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 12
 

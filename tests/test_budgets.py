@@ -231,8 +231,10 @@ def test_wilson_holds_the_share_and_mirrors(pair):
 
 
 @pytest.mark.parametrize(
-    "limit", [10**400, -(10**5000), True, float("nan"), "5"], ids=lambda _: "limit"
+    "limit",
+    [True, 10**400, -(10**5000), float("nan"), float("inf"), 0, -1, "5", [1], {}],
+    ids=lambda _: "limit",
 )
-def test_numbers_that_cannot_be_are_no_budget(limit):
-    with pytest.raises(ConfigError, match="must be positive and finite"):
+def test_limits_that_are_no_positive_numbers_are_refused(limit):
+    with pytest.raises(ConfigError, match="the budget params must be positive and finite, got"):
         Budgets(params=limit)

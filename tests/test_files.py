@@ -31,11 +31,23 @@ def test_a_file_is_written_with_its_folders(tmp_path):
     assert path.read_bytes() == b"\xc3\xa4"
     write_atomic(path, b"new")
     assert path.read_bytes() == b"new"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert os.listdir(path.parent) == ["c.txt"]
 
 
-@pytest.mark.parametrize("step", ["fsync", "replace", "chmod"])
+@pytest.mark.parametrize(
+    ("umask", "file", "folder"), [(0o022, 0o644, 0o755), (0o007, 0o660, 0o770)]
+)
+def test_permissions_follow_the_users_umask(tmp_path, umask, file, folder):
+    before = os.umask(umask)
+    try:
+        write_atomic(tmp_path / "new" / "file", "x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new" / "file").stat().st_mode) == file
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == folder
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
 def test_whatever_fails_the_old_content_stays(tmp_path, monkeypatch, step, error):
     path = tmp_path / "file"

@@ -46,7 +46,7 @@ class Disk:
     A killed process does nothing more to the disk, whatever its `finally` clauses say.
     """
 
-    OPERATIONS = ("fsync", "link", "replace", "unlink", "chmod")
+    OPERATIONS = ("fsync", "link", "replace", "unlink")
 
     def __init__(self, patch: pytest.MonkeyPatch, last: int = sys.maxsize) -> None:
         self.done: list[str] = []
@@ -181,7 +181,7 @@ def whole(few, tmp_path_factory):
         return Whole(few, tmp_path_factory.mktemp("whole"), patch)
 
 
-WRITE = ["open", "write", "fsync", "chmod", "replace", "fsync", "unlink"]
+WRITE = ["open", "write", "fsync", "replace", "fsync", "unlink"]
 LINK = ["link", "replace", "fsync", "unlink"]
 
 

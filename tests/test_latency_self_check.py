@@ -84,7 +84,7 @@ def anchored(factor, genotype=NETWORK.smallest):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (anchored(1.3), "its anchor children took 1.30 times what it says of the same"),
+        (anchored(1.5), "its anchor children took 1.50 times what it says of the same"),
         (anchored(0.5), "its anchor children took 0.50 times"),
         (anchored(1.0, (0, 1)), "a child that this space has not: this space has 25 genes"),
         (anchored(1.0, (9,) * 25), "a child that this space has not: gene"),

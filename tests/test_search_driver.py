@@ -253,7 +253,7 @@ def test_an_infeasible_budget_is_refused_before_anything_is_evaluated(tmp_path):
     budgets = Budgets(latency_ms=float(ENDS_MS[0]) * 0.99)
     with pytest.raises(InfeasibleBudget, match=r"Raise --latency to .* or more"):
         run(tmp_path / "h", 5, budgets=budgets, evaluate=evaluate)
-    with pytest.raises(ConfigError, match="at least 1 evaluation, got 0"):
+    with pytest.raises(ConfigError, match=r"at least 1 evaluation.*, got 0"):
         run(tmp_path / "h", 0, evaluate=evaluate)
     assert calls == []
     assert not (tmp_path / "h").exists()

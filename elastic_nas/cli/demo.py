@@ -15,6 +15,7 @@ from elastic_nas.progress import say
 from elastic_nas.query import Answer
 from elastic_nas.run_file import read_run_file, recipe
 from elastic_nas.runs import RunFolder
+from elastic_nas.scoring import score
 from elastic_nas.training.checkpoint import read_progress
 
 DEVICE = "local-ort-1t"
@@ -132,7 +133,7 @@ def _ends(run: RunFolder) -> dict[str, Any]:
     judge = pipeline.judge_of(run, config, data)
     ends = {"smallest": run.network.smallest, "largest": run.network.largest}
     return {
-        name: delivery.score(judge.right(judge.child(genotype), data.test))
+        name: score(judge.right(judge.child(genotype), data.test))
         for name, genotype in ends.items()
     }
 

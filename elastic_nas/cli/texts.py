@@ -143,14 +143,11 @@ def latency_rows(latency: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def manifest_table(manifest: dict[str, Any]) -> str:
     """An exported child for a person."""
-    accuracy, parity = manifest["accuracy"], manifest["parity"]
+    accuracy, parity, int8 = manifest["accuracy"], manifest["parity"], manifest.get("int8")
     rows: list[tuple[str, ...]] = [
         ("genotype", manifest["genotype"]),
-        (
-            "accuracy",
-            f"{percent(accuracy['top1'])} ({interval(*accuracy['interval_95'])}) of the file on "
-            f"the {accuracy['split']} split, n = {accuracy['n']}",
-        ),
+        ("accuracy", f"{accuracy_text(accuracy)} of the fp32 file child.onnx"),
+        *([] if int8 is None else [("", int8_text(int8))]),
         *latency_rows(manifest["latency"]),
         ("parity", parity_text(parity)),
         (
@@ -159,6 +156,22 @@ def manifest_table(manifest: dict[str, Any]) -> str:
         ),
     ]
     return columns(rows)
+
+
+def accuracy_text(accuracy: dict[str, Any]) -> str:
+    """``98.3 % (96.4-99.2 %) on the test split, n = 359``."""
+    return (
+        f"{percent(accuracy['top1'])} ({interval(*accuracy['interval_95'])}) on the test split, "
+        f"n = {accuracy['n']}"
+    )
+
+
+def int8_text(int8: dict[str, Any]) -> str:
+    """The accuracy of an int8 form, and that no such file was written."""
+    return (
+        f"{accuracy_text(int8)} of its int8 form, whose latency this is; made with ranges from "
+        f"{int8['calibration_images']} training images ({int8['scheme']}); not written"
+    )
 
 
 def export_table(exported: dict[str, Any]) -> str:
@@ -178,13 +191,39 @@ def parity_text(parity: dict[str, Any]) -> str:
 
 def verify_table(report: dict[str, Any]) -> str:
     """A recheck for a person."""
-    rows: list[tuple[str, ...]] = [
-        ("verified", report["folder"]),
-        ("hashes", "unchanged"),
-        ("parity", parity_text(report["parity"])),
-        *latency_rows(report["latency"]),
+    figures = sorted(report["figures"], key=lambda row: STATUS.index(row["status"]))
+    rows = [
+        (row["name"], _figure_text(row["name"], row["value"]), row["status"]) for row in figures
     ]
-    return columns(rows)
+    notes = [("note", f"{row['name']}: {row['note']}") for row in figures if row["note"]]
+    told = [("verified", report["folder"]), *latency_rows(report["latency"]), *notes]
+    return (
+        f"{columns(rows, ('figure', 'value', 'how it is known'))}\n\n{columns(told)}\n"
+        "Verified is what was recomputed here. What is claimed stands on the word of\n"
+        "whoever made the folder."
+    )
+
+
+STATUS = ("recomputed here", "agrees with the file", "claimed")
+"""How a figure is known, the best first."""
+
+
+def _figure_text(name: str, value: Any) -> str:
+    """A figure of a manifest in one line that fits beside its name and status."""
+    if name == "parity":
+        return f"{value['max_difference']:.0e} of the largest logit on {value['images']} images"
+    if name in ("accuracy", "int8"):
+        return f"{percent(value['top1'])} ({interval(*value['interval_95'])}), n = {value['n']}"
+    if name == "search_validation" and value is not None:
+        return f"{percent(value['accuracy'])}, n = {value['n']}"
+    if name.endswith("_ms"):
+        return format_duration(value)
+    text = f"{value:,}" if type(value) is int else str(value)
+    return text if len(text) <= MOST_COLUMNS else f"{text[: MOST_COLUMNS - 4]} ..."
+
+
+MOST_COLUMNS = 36
+"""Of a figure in a table."""
 
 
 def describe_table(facts: dict[str, Any]) -> str:

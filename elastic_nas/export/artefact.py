@@ -5,33 +5,39 @@
 """
 
 import io
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from elastic_nas._version import __version__
 from elastic_nas.errors import ExportMismatch, RunFolderError
-from elastic_nas.export.onnx_file import Floats, compare, logits_of
-from elastic_nas.files import sha256_of, write_atomic, write_json
-from elastic_nas.outside import read_json
+from elastic_nas.export.inspect_onnx import MOST_BYTES
+from elastic_nas.export.manifest import (
+    FILES,
+    INPUT,
+    LABELS,
+    MANIFEST,
+    MODEL,
+    OUTPUT,
+    SCHEMA,
+    Manifest,
+    read_manifest,
+)
+from elastic_nas.export.onnx_file import Floats
+from elastic_nas.export.place import repair, replacing
+from elastic_nas.files import write_atomic, write_json
+from elastic_nas.outside import MEGABYTE, parse_array, read_bytes
 
-SCHEMA = "elastic-child/1"
-MODEL, MANIFEST = "child.onnx", "manifest.json"
-INPUT, OUTPUT = "test_data/input_0.npy", "test_data/output_0.npy"
-FILES = (MODEL, "labels.txt", INPUT, OUTPUT)
-"""What a manifest must have hashes of."""
-NEEDED: dict[str, type] = {
-    "sha256": dict, "genotype": str, "latency": dict, "accuracy": dict, "resolution": int
-}  # fmt: skip
-FIGURES = {"device", "predicted_ms", "bound_ms", "measured_ms", "note"}
-MAX_NPY_BYTES = 1 << 30
+MOST: dict[str, int] = {MODEL: MOST_BYTES, LABELS: 32 * MEGABYTE, INPUT: 1 << 30, OUTPUT: 1 << 30}
+"""Bytes of each file."""
+MOST_IMAGES = 4096
+OWN = (MANIFEST, *(Path(name).parts[0] for name in FILES))
+"""What lies at the top of such a folder."""
 
 
 @dataclass(frozen=True)
@@ -53,55 +59,49 @@ class Artefact:
     facts: dict[str, Any]
 
 
-def write_folder(artefact: Artefact, folder: Path) -> None:
-    """Write the folder whole or not at all; an earlier artefact there is replaced.
+@dataclass(frozen=True)
+class Contents:
+    """What an exported folder holds: each file was read once, and has the manifest's hash."""
+
+    manifest: Manifest
+    model: bytes
+    labels: str
+    pixels: NDArray[np.uint8]
+    logits: Floats
+
+
+def write_folder(artefact: Artefact, folder: Path) -> Manifest:
+    """Write the folder whole or not at all; an earlier artefact there is replaced in one step.
+
+    Call it within `files.writing`. What was written is read back before it takes the place.
 
     Raises:
         RunFolderError: The folder holds something else, or cannot be written.
     """
-    with _replacing(folder) as fresh:
-        write_atomic(fresh / MODEL, artefact.model)
-        write_atomic(fresh / "labels.txt", "".join(f"{label}\n" for label in artefact.labels))
-        write_atomic(fresh / INPUT, _npy(artefact.pixels))
-        write_atomic(fresh / OUTPUT, _npy(artefact.logits))
-        hashes = {name: sha256_of(fresh / name) for name in FILES}
-        manifest = {"schema": SCHEMA, "version": __version__, **artefact.facts, "sha256": hashes}
-        write_json(fresh / MANIFEST, manifest)
-
-
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """A fresh folder beside `folder` that takes its place when the block succeeds."""
     check_target(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    except OSError as error:
-        raise _not_writable(folder, error) from error
-    try:
-        yield fresh
-        fresh.chmod(0o755)
-        _take_place(fresh, folder)
-    except OSError as error:
-        raise _not_writable(folder, error) from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    contents = {
+        MODEL: artefact.model,
+        LABELS: label_lines(artefact.labels).encode(),
+        INPUT: _npy(artefact.pixels),
+        OUTPUT: _npy(artefact.logits),
+    }
+    hashes = {name: sha256(content).hexdigest() for name, content in contents.items()}
+    facts = {"schema": SCHEMA, "version": __version__, **artefact.facts, "sha256": hashes}
+    with replacing(folder, OWN) as fresh:
+        for name, content in contents.items():
+            write_atomic(fresh / name, content)
+        write_json(fresh / MANIFEST, facts)
+        manifest = read_folder(fresh).manifest
+        if faults := manifest.faults():
+            raise ExportMismatch(
+                f"{folder} was not written: it would say what cannot be. {'; '.join(faults)}."
+            )
+    return manifest
 
 
-def _take_place(fresh: Path, folder: Path) -> None:
-    """Put `fresh` where `folder` is; interrupted, the old folder is put back."""
-    if not folder.exists():
-        os.replace(fresh, folder)
-        return
-    old = fresh.with_name(fresh.name + ".old")
-    try:
-        os.replace(folder, old)
-        os.replace(fresh, folder)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            os.replace(old, folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+def label_lines(labels: Iterable[str]) -> str:
+    """The content of ``labels.txt``: one line a class, whatever its name holds."""
+    return "".join(f"{' '.join(label.splitlines())}\n" for label in labels)
 
 
 def check_target(folder: Path) -> None:
@@ -121,77 +121,70 @@ def check_target(folder: Path) -> None:
     except RunFolderError as error:
         what = "is not empty and holds no earlier export"
         raise RunFolderError(f"{folder} {what}; {advice}") from error
-    foreign = sorted(names - {MANIFEST, *(Path(name).parts[0] for name in FILES)})
+    foreign = sorted(names - {*OWN})
     if foreign:
         raise RunFolderError(
             f"{folder} holds {foreign[0]!r} beside an earlier export, which would be lost; {advice}"
         )
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of an exported folder.
+def read_folder(folder: Path) -> Contents:
+    """What an exported folder holds, each file read once and held against its hash.
 
     Raises:
-        RunFolderError: There is none, or it is damaged.
+        RunFolderError: The folder is no export, or a file is missing or too large.
+        ExportMismatch: A file was changed, or is not of the form it must have.
     """
-    if not (folder / MANIFEST).is_file():
-        what = f"holds no {MANIFEST}" if folder.is_dir() else "is no folder"
-        raise RunFolderError(f"{folder} {what}; name a folder that elastic-nas export wrote.")
-    manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        raise RunFolderError(f"{folder / MANIFEST} is not of schema {SCHEMA!r}; export again.")
-    for key, kind in NEEDED.items():
-        if type(manifest.get(key)) is not kind:
-            raise RunFolderError(f"{folder / MANIFEST} is damaged: see {key!r}; export again.")
-    latency, hashes = manifest["latency"], manifest["sha256"]
-    if not latency.keys() >= FIGURES or not {*FILES} <= hashes.keys():
-        raise RunFolderError(
-            f"{folder / MANIFEST} is damaged: latency or sha256 lacks a key; export again."
+    repair(folder, OWN)
+    manifest = read_manifest(folder)
+    contents = {name: _read(folder, name) for name in FILES}
+    changed = [
+        str(folder / name)
+        for name, content in contents.items()
+        if sha256(content).hexdigest() != manifest.sha256[name]
+    ]
+    if changed:
+        verb = "was" if len(changed) == 1 else "were"
+        raise ExportMismatch(f"{', '.join(changed)} {verb} changed since the export; export again.")
+    pixels: Any = parse_array(contents[INPUT], "uint8", str(folder / INPUT), ExportMismatch)
+    logits: Any = parse_array(contents[OUTPUT], "float32", str(folder / OUTPUT), ExportMismatch)
+    _check_shapes(manifest, pixels.shape, logits.shape, folder)
+    if not np.isfinite(logits).all():
+        raise ExportMismatch(f"{folder / OUTPUT} holds numbers that are not finite; export again.")
+    try:
+        labels = contents[LABELS].decode()
+    except UnicodeDecodeError as error:
+        raise ExportMismatch(f"{folder / LABELS} is no text (UTF-8); export again.") from error
+    return Contents(manifest, contents[MODEL], labels, pixels, logits)
+
+
+def _check_shapes(
+    manifest: Manifest, pixels: tuple[int, ...], logits: tuple[int, ...], folder: Path
+) -> None:
+    """Of the test data: at least one image, at most so many, of the child's size and classes."""
+    images = pixels[0] if pixels else 0
+    size, classes = manifest.resolution, manifest.classes
+    if not 1 <= images <= MOST_IMAGES or pixels[1:] != (3, size, size):
+        raise ExportMismatch(
+            f"{folder / INPUT} has the shape {pixels}, not 1 to {MOST_IMAGES} images of "
+            f"3 x {size} x {size}; export again."
         )
-    return manifest
+    if logits != (images, classes):
+        raise ExportMismatch(
+            f"{folder / OUTPUT} has the shape {logits}, not {(images, classes)}; export again."
+        )
 
 
-def verify_files(folder: Path) -> dict[str, float]:
-    """Recheck an exported folder: hashes, then the stored outputs from the stored inputs.
-
-    Returns:
-        The parity figures, see `onnx_file.compare`.
-
-    Raises:
-        RunFolderError: The folder is no export, or a file is missing.
-        ExportMismatch: A file was changed, or computes something else here.
-    """
-    for name, expected in read_manifest(folder)["sha256"].items():
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise RunFolderError(
-                f"{folder / MANIFEST} names {name!r}, outside the folder; export again."
-            )
-        if not path.is_file():
-            raise RunFolderError(f"{path} is missing; export again.")
-        if sha256_of(path) != expected:
-            raise ExportMismatch(f"{path} was changed since it was exported; export again.")
-    model = (folder / MODEL).read_bytes()
-    pixels, logits = _read_npy(folder / INPUT), _read_npy(folder / OUTPUT)
-    return compare(logits, logits_of(model, pixels), str(folder / MODEL))
+def _read(folder: Path, name: str) -> bytes:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise RunFolderError(f"{path} is a link to outside the folder; export again.")
+    if not path.exists():
+        raise RunFolderError(f"{path} is missing; export again.")
+    return read_bytes(path, MOST[name])
 
 
 def _npy(array: Any) -> bytes:
     buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
     return buffer.getvalue()
-
-
-def _read_npy(path: Path) -> Any:
-    if path.stat().st_size > MAX_NPY_BYTES:
-        raise ExportMismatch(f"{path} is larger than {MAX_NPY_BYTES} bytes; export again.")
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ExportMismatch(f"{path} is no plain array ({error}); export again.") from error
-
-
-def _not_writable(folder: Path, error: OSError) -> RunFolderError:
-    return RunFolderError(
-        f"cannot write {folder}: {error.strerror or error}. Choose another folder with --out."
-    )

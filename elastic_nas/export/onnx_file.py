@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from onnx import helper
 
+from elastic_nas import oldest
 from elastic_nas.errors import ExportMismatch
+from elastic_nas.export.manifest import TOLERANCE
 from elastic_nas.nn.child import Child
 
-OLDEST_RUNTIME = "onnxruntime 1.17"
+OLDEST_RUNTIME = f"onnxruntime {oldest.ONNXRUNTIME}"
 PARITY_IMAGES = 64
-TOLERANCE = 1e-4
-"""Largest difference of logits, relative to the largest logit in size."""
 
 Floats = NDArray[np.float32]
 
@@ -30,11 +30,6 @@ def add_metadata(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:
     """Set the model's metadata; values that are no strings are written as JSON."""
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
     helper.set_model_props(model, texts)
-
-
-def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
-    """The model's metadata as text."""
-    return {prop.key: prop.value for prop in model.metadata_props}
 
 
 def session(model: bytes, *, optimise: bool = True) -> Any:

@@ -24,7 +24,7 @@ __all__ = ["MAX_CHOICES", "MAX_DIMENSION", "MAX_MS", "BlockRow", "ChildRow"]
 
 CLOSE = 1e-4
 """Relative: figures are stored with six digits."""
-FAR = 2.0
+FAR = 5.0
 """How far a figure may lie outside of its samples' quantiles; few samples a round make some do."""
 
 

@@ -21,6 +21,8 @@ GPU_OPTIONS = {"ActivationSymmetric": True, "QuantizeBias": False, "DedicatedQDQ
 """TensorRT refuses other zeros, integer biases and shared nodes (issues 14229 and 14626 and pull
 request 9720 of microsoft/onnxruntime)."""
 GPU = {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
+AT_ONCE = 8
+"""Images in memory with all their tensors."""
 VNNI = {"avx512_vnni", "avx_vnni", "avx512vnni", "avxvnni"}
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -40,7 +42,8 @@ def ranges_of(model: bytes, images: NDArray[np.float32]) -> dict[str, tuple[floa
 
     Args:
         model: A serialised fp32 ONNX model with one input.
-        images: A batch of it: real images for an accurate model, anything for its speed.
+        images: A batch of it: real images for an accurate model, anything for its speed. They are
+            run a few at a time.
     """
     import onnx
     import onnxruntime
@@ -63,9 +66,15 @@ def ranges_of(model: bytes, images: NDArray[np.float32]) -> dict[str, tuple[floa
         graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     names = [output.name for output in session.get_outputs()]
-    tensors = dict(zip(names, session.run(None, {source.name: images}), strict=True))
-    tensors[source.name] = images
-    return {name: (float(value.min()), float(value.max())) for name, value in tensors.items()}
+    found: dict[str, tuple[float, float]] = {}
+    for start in range(0, len(images), AT_ONCE):
+        batch = images[start : start + AT_ONCE]
+        tensors = dict(zip(names, session.run(None, {source.name: batch}), strict=True))
+        tensors[source.name] = batch
+        for name, value in tensors.items():
+            low, high = found.get(name, (np.inf, -np.inf))
+            found[name] = min(low, float(value.min())), max(high, float(value.max()))
+    return found
 
 
 def quantise(model: bytes, ranges: Ranges, scheme: str) -> bytes:

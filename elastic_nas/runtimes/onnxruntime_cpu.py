@@ -69,14 +69,31 @@ class Runtime(PackagedRuntime):
                 continue
         return ""
 
-    def convert(self, model: bytes, input_shape: tuple[int, ...]) -> bytes:
-        """The same model, or its int8 form with ranges from one run on a fixed random input."""
+    @property
+    def used_scheme(self) -> str:
+        """How int8 models are quantised: as told, or as this machine's CPU runs fast."""
+        facts = environment()
+        return self.scheme or scheme_for(facts["arch"], facts["flags"], self.provider)
+
+    def convert(
+        self,
+        model: bytes,
+        input_shape: tuple[int, ...],
+        images: NDArray[np.float32] | None = None,
+    ) -> bytes:
+        """The same model, or its int8 form.
+
+        Args:
+            model: A serialised fp32 ONNX model.
+            input_shape: Without the batch.
+            images: What the model will see, for the ranges of int8 (N, *input_shape). Without, they
+                are those of one fixed random input: enough to time the form, not to use it.
+        """
         if self.precision == "fp32":
             return model
-        facts = environment()
-        scheme = self.scheme or scheme_for(facts["arch"], facts["flags"], self.provider)
+        seen = fixed_input(input_shape) if images is None else images
         try:
-            return quantise(model, ranges_of(model, fixed_input(input_shape)), scheme)
+            return quantise(model, ranges_of(model, seen), self.used_scheme)
         except Exception as error:  # neither library's errors share a base class
             raise self.refusal(error) from error
 
@@ -100,7 +117,15 @@ class Runtime(PackagedRuntime):
         if self.precision != "fp32":
             content = model_bytes(model)
             source = self.convert(content, self._input_shape(content))
-        session = self._session(source)
+        return self.run_converted(source, x)
+
+    def run_converted(self, converted: bytes | Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The first output of what `convert` made, for the batch `x`.
+
+        Raises:
+            ElasticNasError: ONNX Runtime refuses the model or the input.
+        """
+        session = self._session(converted)
         try:
             outputs = session.run(None, {session.get_inputs()[0].name: x})
         except Exception as error:

@@ -27,6 +27,7 @@ ASKS = 20
 """How often a strategy is asked again when it names a child that is known already."""
 
 MOST_GENES = 1000
+MOST_EVALUATIONS = 10_000_000
 
 
 class Strategy(Protocol):
@@ -79,12 +80,15 @@ def search(
     first. The search ends early when all children within the budgets are known.
 
     Raises:
-        ConfigError: `evaluations` is not positive.
+        ConfigError: `evaluations` is not positive, or beyond what a search can do.
         InfeasibleBudget: The smallest child breaks a budget.
         RunFolderError: The history cannot be written.
     """
-    if evaluations < 1:
-        raise ConfigError(f"a search needs at least 1 evaluation, got {evaluations}.")
+    if not 1 <= evaluations <= MOST_EVALUATIONS:
+        raise ConfigError(
+            f"a search needs at least 1 evaluation, and at most {MOST_EVALUATIONS:,}, got "
+            f"{shown(evaluations)}."
+        )
     check_feasible(dims, costs, budgets)
     loop = _Loop(Region(dims, costs, budgets), strategy, history, rng)
     with track("search", evaluations, min(loop.told, evaluations)) as tracker:
