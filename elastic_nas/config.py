@@ -48,7 +48,7 @@ class GuardConfig(_Strict):
 
     action: Literal["roll_back", "stop"] = "roll_back"
     """``roll_back``: to the last good checkpoint, with a lower rate; ``stop``: keep it and end."""
-    spike: Annotated[float, Field(gt=1, le=1_000_000)] = 3.0
+    spike: Annotated[float, Field(gt=1, le=1e9)] = 3.0
     """A loss counts as a spike from so many times its running mean."""
     rate_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """The learning rate is multiplied by this at each roll-back."""

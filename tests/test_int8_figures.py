@@ -49,7 +49,7 @@ def test_the_form_that_was_timed_is_scored_and_named(child):
     assert manifest["accuracy"]["top1"] == pytest.approx(fp32.mean())
     stored = {p.key: p.value for p in onnx.load(folder / "child.onnx").metadata_props}
     assert json.loads(stored["int8"]) == int8
-    told = done(*words)
+    told = " ".join(done(*words).split())
     assert "of the fp32 file child.onnx" in told
     assert "of its int8 form, whose latency this is" in told
     assert "not written" in told

@@ -21,7 +21,7 @@ from small_run import (
 
 from elastic_nas import delivery
 from elastic_nas.data import dataset
-from elastic_nas.export import artefact
+from elastic_nas.export import artefact, place
 from elastic_nas.training import evaluation
 from elastic_nas.training.trainer import Trainer
 
@@ -202,7 +202,7 @@ def test_an_interrupted_export_leaves_nothing(run, tmp_path, monkeypatch, stoppe
     for owner, name, call in (
         (delivery, "child_logits", 1),
         (artefact, "write_atomic", 3),
-        (artefact, "_take_place", 1),
+        (place, "_take_place", 1),
     ):
         with monkeypatch.context() as patch:
             strike(patch, owner, name, number, call)
@@ -211,7 +211,8 @@ def test_an_interrupted_export_leaves_nothing(run, tmp_path, monkeypatch, stoppe
         assert not out.parent.exists() or not any(out.parent.iterdir())
     done(*words)
     before = snapshot(out)
-    with monkeypatch.context() as patch:  # between the two renames
+    with monkeypatch.context() as patch:  # between the two renames of a system without exchange
+        patch.setattr(place, "exchanged", lambda *_: False)
         strike(patch, os, "replace", number, call=4 + 1 + 2)
         interrupted(*words)
     assert snapshot(out) == before

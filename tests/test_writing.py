@@ -94,7 +94,7 @@ def test_a_log_that_cannot_be_written(tmp_path):
     (out / "network.json").write_text("{}")
     (out / "log.jsonl").mkdir()
     message = refused("train", run_file(tmp_path / "run.yaml"), "--out", out)
-    assert "log.jsonl: Is a directory" in message
+    assert "log.jsonl: it is a folder, not a file" in message
 
 
 def test_a_file_where_the_run_folder_should_be(tmp_path):
