@@ -2,25 +2,32 @@
 
     python tools/check_oldest.py .venv-oldest
 
-makes files with this interpreter (children of every space, their int8 forms, the models of a kit),
+makes files with this interpreter (children of every space, their int8 forms, blocks, whole kits),
 runs them here, and then again in an environment of its own, which is made where it is missing. It
-needs a Python that old release has wheels for (1.16.3: Python 3.8 to 3.11); the environment's is
-`PYTHON_OLDEST`, by default python3.11. Exits with 1 if a file does not load, or answers otherwise.
+needs a Python that old release has wheels for (1.16.3: Python 3.8 to 3.11): `PYTHON_OLDEST`, else
+python3.8, the oldest that a kit promises, where there is one, else python3.11. Exits with 1 if a
+file does not load or answers otherwise, or a kit does not run.
 """
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from random import Random
+from zipfile import ZipFile
 
 import numpy as np
 import onnxruntime
 
 from elastic_nas import oldest, plugins
 from elastic_nas.genotype import sample
+from elastic_nas.latency.devices import Device
+from elastic_nas.latency.kit import write_kit
 from elastic_nas.latency.micromodels import block_model, child_model, null_model
+from elastic_nas.latency.plan import Draw
 from elastic_nas.network import Network
 from elastic_nas.runtimes.onnxruntime_cpu import Runtime
 
@@ -35,7 +42,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 assert onnxruntime.__version__ == sys.argv[2], onnxruntime.__version__
-worst, failed = 0.0, []
+worst, failed = {"fp32": 0.0, "int8": 0.0}, []
 onnxruntime.set_default_logger_severity(4)
 for path in sorted(Path(sys.argv[1]).glob("*.onnx")):
     cases = np.load(path.with_suffix(".npz"))
@@ -48,13 +55,14 @@ for path in sorted(Path(sys.argv[1]).glob("*.onnx")):
             difference = float(np.abs(got - cases["y" + n]).max()) / scale
             if not difference <= limit:
                 failed.append("%s, batch %s: differs by %.1e" % (path.name, n, difference))
-            if "int8" not in path.name:
-                worst = max(worst, difference)
+            kind = "int8" if "int8" in path.name else "fp32"
+            worst[kind] = max(worst[kind], difference)
     except Exception as error:
         failed.append("%s: %s" % (path.name, str(error)[:200]))
 files = len(list(Path(sys.argv[1]).glob("*.onnx")))
-print("onnxruntime %s, Python %d.%d: %d files, %d failures; largest difference of fp32 %.1e"
-      % (onnxruntime.__version__, *sys.version_info[:2], files, len(failed), worst))
+print("onnxruntime %s, Python %d.%d: %d files, %d failures; largest difference fp32 %.1e, int8 %.1e"
+      % (onnxruntime.__version__, sys.version_info[0], sys.version_info[1], files, len(failed),
+         worst["fp32"], worst["int8"]))
 print("\\n".join(failed[:10]))
 sys.exit(bool(failed) or not files)
 """
@@ -91,13 +99,52 @@ def write(folder: Path) -> None:
         np.savez(folder / f"{name}.npz", **cases)
 
 
+def kits(python: Path, folder: Path) -> bool:
+    """Whether the kits of one child, in fp32 and int8, run to their end there."""
+    sound = True
+    for precision in ("fp32", "int8"):
+        place = folder / f"kit-{precision}"
+        device = Device("board", "", "onnxruntime_cpu", 1, precision, generic=False)
+        network = Network("tiny:size=8@smallest", CLASSES)
+        write_kit(network, device, Runtime(precision=precision), folder / "kit.zip", Draw(2, 2))
+        with ZipFile(folder / "kit.zip") as packed:
+            packed.extractall(place)
+        ended = subprocess.run(
+            [python, "run.py", "--max-seconds", "120"],
+            cwd=place,
+            env=PLAIN,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        result = place / "result.json"
+        version = json.loads(result.read_text())["runtime"]["version"] if result.exists() else None
+        if ended.returncode or version != oldest.ONNXRUNTIME:
+            sound = False
+            print(f"the {precision} kit ended with {ended.returncode}: {ended.stderr[-500:]}")
+    print(f"kits in fp32 and int8 {'ran' if sound else 'did not run'}")
+    return sound
+
+
+PLAIN = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+
+def interpreter() -> str:
+    """The Python of the old environment."""
+    for name in (os.environ.get("PYTHON_OLDEST"), "python3.8"):
+        if name and shutil.which(name):
+            works = subprocess.run([name, "-c", "import venv"], capture_output=True, check=False)
+            if works.returncode == 0:
+                return name
+    return "python3.11"
+
+
 def environment(folder: Path) -> Path:
     """The interpreter of an environment that has that release alone."""
-    python = folder / "bin" / "python"
+    python = folder.absolute() / "bin" / "python"
     wanted = f"onnxruntime=={oldest.ONNXRUNTIME}"
     if not (folder / wanted).exists():
-        maker = os.environ.get("PYTHON_OLDEST", "python3.11")
-        subprocess.run([maker, "-m", "venv", "--clear", folder], check=True)
+        subprocess.run([interpreter(), "-m", "venv", "--clear", folder], check=True)
         install = [python, "-m", "pip", "install", "--quiet", wanted, "numpy<2"]
         subprocess.run(install, check=True)
         (folder / wanted).touch()
@@ -105,7 +152,7 @@ def environment(folder: Path) -> Path:
 
 
 def main() -> int:
-    """Check, print one line, and tell whether all was well."""
+    """Check, print two lines, and tell whether all was well."""
     if len(sys.argv) != 2:
         print(__doc__)
         return 2
@@ -113,8 +160,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder))
         words = [python, "-c", THERE, folder, oldest.ONNXRUNTIME, str(TOLERANCE)]
-        plain = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-        return subprocess.run(words, check=False, env=plain).returncode
+        ended = subprocess.run(words, check=False, env=PLAIN)
+        return 0 if ended.returncode == 0 and kits(python, Path(folder)) else 1
 
 
 if __name__ == "__main__":
