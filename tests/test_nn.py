@@ -21,7 +21,9 @@ from elastic_nas.specs.mbconv import MBConvSpec
 from elastic_nas.training.calibration import calibrate
 from elastic_nas.training.step import normalise
 
-N_CHILDREN = 50
+N_CHILDREN = 12
+"""Random children of each space that the suite looks at; the slow tests look at `MANY`."""
+MANY = 50
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +65,18 @@ def assert_same(supernet: Supernet, network: Network, genotypes) -> None:
 
 
 def test_sliced_child_computes_what_the_supernet_computes_per_dimension(network, supernet):
-    assert_same(supernet, network, set(map(network.canonical, per_dimension(network))))
+    every = sorted(set(map(network.canonical, per_dimension(network))))
+    assert_same(supernet, network, {*every[::3], network.largest, network.smallest})
 
 
 def test_sliced_child_computes_what_the_supernet_computes_on_random_children(network, supernet):
     assert_same(supernet, network, children(network))
+
+
+@pytest.mark.slow
+def test_every_dimension_and_many_children_compute_what_the_supernet_computes(network, supernet):
+    assert_same(supernet, network, set(map(network.canonical, per_dimension(network))))
+    assert_same(supernet, network, children(network, MANY))
 
 
 def test_child_and_supernet_are_bit_equal_on_one_machine():
@@ -108,10 +117,19 @@ def test_blocks_map_the_shapes_their_specs_say(network, supernet):
 
 
 def test_fvcore_counts_what_the_formula_counts(network, supernet):
+    check_fvcore(network, supernet, N_CHILDREN)
+
+
+@pytest.mark.slow
+def test_fvcore_counts_what_the_formula_counts_for_many_children(network, supernet):
+    check_fvcore(network, supernet, MANY)
+
+
+def check_fvcore(network, supernet, n):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fvcore uses torch.jit, deprecated upstream
         from fvcore.nn import FlopCountAnalysis
-    for genotype in children(network):
+    for genotype in children(network, n):
         child = supernet.slice(genotype).eval()
         x = torch.zeros(1, 3, child.resolution, child.resolution)
         with warnings.catch_warnings():
