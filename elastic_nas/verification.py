@@ -327,7 +327,7 @@ def _converted(contents: Contents, device: Device) -> bytes | None:
 def _tell_rest(findings: Findings, manifest: Manifest, graph: Inspected) -> None:
     """Everything else in the manifest, as claimed."""
     for key, value in manifest.plain().items():
-        if key not in ("schema", "sha256", "parity", "latency"):
+        if value is not None and key not in ("schema", "sha256", "parity", "latency"):
             findings.tell(key, value, CLAIMED)
     for key in ("predicted_ms", "bound_ms", "measured_ms"):
         value = getattr(manifest.latency, key)

@@ -1,6 +1,7 @@
 """What all tests share: one torch thread, no per-user folder, small versions of large spaces."""
 
 import os
+import signal
 from dataclasses import dataclass, replace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,6 +16,11 @@ from elastic_nas.spaces import attentive_nas, bignas, ofa_mobilenetv3
 from elastic_nas.spaces._mobile import Trunk
 
 torch.set_num_threads(1)
+# A shell lets its background jobs ignore these, and the programs that they start inherit that.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        default = signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(_number, default)
 
 SMALL_SIZES = (24, 32, 48, 72)
 

@@ -35,7 +35,7 @@ def test_devices_pipes_folders_and_sockets_are_refused_at_once(tmp_path):
         (tmp_path / "pipe", "it is a pipe"),
         (tmp_path, "it is a folder"),
         (tmp_path / "nowhere", "No such file"),
-        (tmp_path / "a\0b", "null byte"),
+        (tmp_path / "a\0b", "embedded null"),
     ):
         done: list[str] = []
 

@@ -146,7 +146,7 @@ def manifest_table(manifest: dict[str, Any]) -> str:
     accuracy, parity, int8 = manifest["accuracy"], manifest["parity"], manifest.get("int8")
     rows: list[tuple[str, ...]] = [
         ("genotype", manifest["genotype"]),
-        ("accuracy", f"{accuracy_text(accuracy)} of the fp32 file child.onnx"),
+        ("accuracy", accuracy_text(accuracy, "the fp32 file child.onnx")),
         *([] if int8 is None else [("", int8_text(int8))]),
         *latency_rows(manifest["latency"]),
         ("parity", parity_text(parity)),
@@ -158,18 +158,18 @@ def manifest_table(manifest: dict[str, Any]) -> str:
     return columns(rows)
 
 
-def accuracy_text(accuracy: dict[str, Any]) -> str:
-    """``98.3 % (96.4-99.2 %) on the test split, n = 359``."""
+def accuracy_text(accuracy: dict[str, Any], of: str) -> str:
+    """``98.3 % (96.4-99.2 %) of child.onnx on the test split, n = 359``."""
     return (
-        f"{percent(accuracy['top1'])} ({interval(*accuracy['interval_95'])}) on the test split, "
-        f"n = {accuracy['n']}"
+        f"{percent(accuracy['top1'])} ({interval(*accuracy['interval_95'])}) of {of} on the test "
+        f"split, n = {accuracy['n']}"
     )
 
 
 def int8_text(int8: dict[str, Any]) -> str:
     """The accuracy of an int8 form, and that no such file was written."""
     return (
-        f"{accuracy_text(int8)} of its int8 form, whose latency this is; made with ranges from "
+        f"{accuracy_text(int8, 'its int8 form, whose latency this is,')}; made with ranges from "
         f"{int8['calibration_images']} training images ({int8['scheme']}); not written"
     )
 
