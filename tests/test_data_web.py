@@ -317,3 +317,11 @@ def test_a_server_name_that_cannot_be_is_told():
     for url in (f"http://{'a' * 300}.org/", "http://a..b/", "http://.../"):
         with pytest.raises(DataError, match="cannot fetch"):
             Cache(BOUND).fetch(url)
+
+
+def test_a_redirect_keeps_to_https():
+    there = "https://example.org/a.tar"
+    assert web._redirected(there, "/b.tar") == "https://example.org/b.tar"
+    assert web._redirected("http://example.org/a.tar", there) == there
+    with pytest.raises(web.Refused, match="from https to 'http://example.org/a.tar'"):
+        web._redirected(there, "http://example.org/a.tar")

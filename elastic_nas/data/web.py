@@ -249,11 +249,13 @@ def _redirected(url: str, location: str | None) -> str:
     if not location:
         raise Refused("it is redirected to nowhere")
     try:
-        url = urljoin(url, location)
-        check_url(url)
+        there = urljoin(url, location)
+        check_url(there)
     except ValueError as error:
         raise Refused(f"it is redirected to {location[:200]!r}: {error}") from error
-    return url
+    if url.startswith("https:") and not there.startswith("https:"):
+        raise Refused(f"it is redirected from https to {location[:200]!r}, which anybody can alter")
+    return there
 
 
 def _check_answer(response: HTTPResponse, partly: bool) -> None:
