@@ -323,5 +323,5 @@ def test_a_redirect_keeps_to_https():
     there = "https://example.org/a.tar"
     assert web._redirected(there, "/b.tar") == "https://example.org/b.tar"
     assert web._redirected("http://example.org/a.tar", there) == there
-    with pytest.raises(web.Refused, match="from https to 'http://example.org/a.tar'"):
+    with pytest.raises(web.Refused, match="from https to"):
         web._redirected(there, "http://example.org/a.tar")
