@@ -74,7 +74,7 @@ def profile(  # noqa: PLR0913  one parameter an option
         from elastic_nas.importing import import_file
 
         path, report = import_file(import_, device, scope, expand=expand, children=children)
-    show(report)
+    show(texts.report_text(report))
     show(f"table: {path}")
 
 

@@ -342,6 +342,12 @@ def check_table(facts: dict[str, Any]) -> str:
     return f"{columns(rows)}\n{paragraph(advice)}{command}"
 
 
+def report_text(report: str) -> str:
+    """The report of a profile within the terminal's width; a line with a command stays whole."""
+    lines = report.split("\n")
+    return "\n".join(line if "elastic-nas " in line else paragraph(line) for line in lines)
+
+
 def kit_text(facts: dict[str, Any]) -> str:
     """What to do with a kit."""
     route = (
