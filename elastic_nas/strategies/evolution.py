@@ -19,8 +19,6 @@ from elastic_nas.genotype import Dims, Genotype, Score, crossover, mutate, sampl
 
 Member = tuple[Genotype, Score]
 
-BLOCK = 32
-"""Children that are held against the last front at first; then twice as many, and so on."""
 MOST_POPULATION = 1_000
 
 
@@ -70,31 +68,36 @@ class Search:
         """What many children scored: as one `tell` each, in this order, but fast.
 
         A child that a member of the last front dominates comes behind all others and goes at once;
-        the others are only ranked once more. Nearly all children of a long history are such.
+        the others are only ranked once more. Most children of a long history are such.
         """
-        scores = np.array([score.objectives for _, score in members])
-        feasible = all(score.violation == 0 for _, score in members)
-        at = 0
-        while at < len(members):
-            if feasible and len(self._population) == self.population_size:
-                first, at = at, self._next_to_tell(scores, at)
-                self._population = ranked_often(self._population, at - first)
-            if at < len(members):
-                self.tell(*members[at])
-            at += 1
+        if any(len(s.objectives) != 2 or s.violation for _, s in [*self._population, *members]):
+            for genotype, score in members:
+                self.tell(genotype, score)
+            return
+        last: list[Member] = []
+        passed = 0
+        for genotype, score in members:
+            if _is_behind(score.objectives, last):
+                passed += 1
+                continue
+            self._rank_again(passed, last)
+            self.tell(genotype, score)
+            full = len(self._population) == self.population_size
+            passed, last = 0, fronts(self._population)[-1] if full else []
+        self._rank_again(passed, last)
 
-    def _next_to_tell(self, scores: NDArray[np.float64], first: int) -> int:
-        """The next child from `first` on that might change the population."""
-        last = np.array([score.objectives for _, score in fronts(self._population)[-1]])
-        start, size = first, BLOCK
-        while start < len(scores):
-            block = scores[start : start + size, None]
-            better = (last <= block).all(axis=2) & (last < block).any(axis=2)
-            dominated: NDArray[np.bool_] = np.any(better, axis=1)
-            if not dominated.all():
-                return start + int(np.argmin(dominated))
-            start, size = start + size, 2 * size
-        return len(scores)
+    def _rank_again(self, times: int, last: list[Member]) -> None:
+        """Rank the population so many times, as children that came behind all have left it.
+
+        Only in the last front, which has lost a member before, can that move anything, and only
+        once; but where scores are equal, their order may move every time.
+        """
+        if times and len({score.objectives for _, score in self._population}) == len(
+            self._population
+        ):
+            self._population[-len(last) :] = lonely_first(last)
+        elif times:
+            self._population = ranked_often(self._population, times)
 
     def _parent(self) -> Genotype:
         """The better of two; the population is kept in order, so the one that stands first."""
@@ -102,14 +105,23 @@ class Search:
         return self._population[min(one, other)][0]
 
 
+def _is_behind(point: tuple[float, ...], front: list[Member]) -> bool:
+    """Whether a member of the front dominates a point of two objectives."""
+    return any(
+        o[0] <= point[0] and o[1] <= point[1] and o != point
+        for o in (score.objectives for _, score in front)
+    )
+
+
 def ranked(members: list[Member]) -> list[Member]:
     """The members front by front, in each front the loneliest first."""
-    order: list[Member] = []
-    for front in fronts(members):
-        distances = crowding([score for _, score in front])
-        lonely = sorted(range(len(front)), key=lambda i: -distances[i])
-        order += [front[i] for i in lonely]
-    return order
+    return [member for front in fronts(members) for member in lonely_first(front)]
+
+
+def lonely_first(front: list[Member]) -> list[Member]:
+    """The members of one front by their crowding distance."""
+    distances = crowding([score for _, score in front])
+    return [front[i] for i in sorted(range(len(front)), key=lambda i: -distances[i])]
 
 
 def ranked_often(members: list[Member], times: int) -> list[Member]:
@@ -130,6 +142,8 @@ def ranked_often(members: list[Member], times: int) -> list[Member]:
 
 def fronts(members: list[Member]) -> list[list[Member]]:
     """The members in layers: each is dominated only by members of earlier ones."""
+    if all(len(score.objectives) == 2 and score.violation == 0 for _, score in members):
+        return _fronts_of_two(members)
     dominated = domination([score for _, score in members])
     layers: list[list[Member]] = []
     left = np.arange(len(members))
@@ -137,6 +151,28 @@ def fronts(members: list[Member]) -> list[list[Member]]:
         beaten = dominated[np.ix_(left, left)].any(axis=0)
         layers.append([members[i] for i in left[~beaten]])
         left = left[beaten]
+    return layers
+
+
+def _fronts_of_two(members: list[Member]) -> list[list[Member]]:
+    """The layers of members that keep all budgets, by two objectives, in one sweep.
+
+    In the order of the first objective, what dominates a member has been met before it, and the
+    last of a layer has the least second objective there, so that it alone is asked (Jensen, IEEE
+    Transactions on Evolutionary Computation 7(5), 2003).
+    """
+    points = [score.objectives for _, score in members]
+    last: list[tuple[float, ...]] = []
+    layer_of = [0] * len(points)
+    for i in sorted(range(len(points)), key=points.__getitem__):
+        point, layer = points[i], 0
+        while layer < len(last) and last[layer][1] <= point[1] and last[layer] != point:
+            layer += 1
+        last[layer : layer + 1] = [point]
+        layer_of[i] = layer
+    layers: list[list[Member]] = [[] for _ in last]
+    for member, layer in zip(members, layer_of, strict=True):
+        layers[layer].append(member)
     return layers
 
 
