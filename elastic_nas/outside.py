@@ -164,7 +164,7 @@ def parse_json(text: str | bytes) -> Any:
     _check_depth(value)
     source = text if isinstance(text, str) else text.decode("utf-8", "replace")
     if _LONE.search(source):
-        _check_characters(value)
+        check_characters(value)
     return value
 
 
@@ -208,7 +208,15 @@ def _check_depth(value: Any) -> None:
         level, depth = inner, depth + 1
 
 
-def _check_characters(value: Any) -> None:
+def check_characters(value: Any) -> None:
+    """Refuse texts that hold halves of characters: nothing could write or print them.
+
+    Args:
+        value: Lists, mappings and plain values.
+
+    Raises:
+        ValueError: One does.
+    """
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as reason:

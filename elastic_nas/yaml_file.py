@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from elastic_nas.errors import ConfigError
-from elastic_nas.outside import MOST_DEPTH, MOST_DIGITS, read_text
+from elastic_nas.outside import MOST_DEPTH, MOST_DIGITS, check_characters, read_text
 
 MAX_BYTES = 1_000_000
 """A larger file is refused."""
@@ -121,7 +121,9 @@ def parse_yaml(text: str) -> Any:
     Raises:
         NOT_YAML: It is no such text.
     """
-    return yaml.load(text, Loader=_Loader)
+    value = yaml.load(text, Loader=_Loader)
+    check_characters(value)
+    return value
 
 
 def dump_yaml(value: Any) -> str:

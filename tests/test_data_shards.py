@@ -600,6 +600,8 @@ def test_a_data_file_lists_shards(shards, tmp_path):
         ("train: http://example.com/a b.tar", DataError, ["no URL", "%20"]),
         ("train: set/train-*.tar\ntest: set/train-00000.tar", DataError, ["train-00000", "twice"]),
         ("train: set/train-*.tar\nclasses: 5", DataError, ["classes", "list of names"]),
+        ("train: set/train-*.tar\nclasses:", DataError, ["classes", "list of names", "None"]),
+        ("train: set/train-*.tar\ntest:", DataError, ["test", "pattern or a list", "None"]),
         ("train: set/train-*.tar\nclasses: [1, 2, 3]", DataError, ["in quotes"]),
         ("train: set/train-*.tar\ncache_gb: -1", DataError, ["cache_gb", "positive"]),
         ("train: set/train-*.tar\ncache_gb: .nan", DataError, ["cache_gb", "positive"]),

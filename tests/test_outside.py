@@ -152,6 +152,8 @@ def test_plain_scalars_mean_what_yaml_1_2_says(text, value):
         ("a: [" + "1, " * 60_000 + "]", "values"),
         ("a: 1\na: 2", "stands there twice"),
         ("[1]: 2", "unhashable"),
+        ('"\\ud800": 1', "half of a character"),
+        ('a: ["\\udc00"]', "half of a character"),
     ],
 )
 def test_yaml_that_is_not_taken(tmp_path, text, said):

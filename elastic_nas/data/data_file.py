@@ -11,9 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
 )
@@ -26,6 +24,7 @@ from elastic_nas.data.web import check_url
 from elastic_nas.errors import DataError, UnknownName
 from elastic_nas.outside import read_text
 from elastic_nas.plugins import suggest
+from elastic_nas.strict import Strict
 from elastic_nas.yaml_file import read_yaml
 
 PARTS = ("train", "val", "test")
@@ -90,23 +89,19 @@ Classes = Annotated[
 ]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class _ClassList(_Strict):
+class _ClassList(Strict):
     """What a folder's ``classes.txt`` holds."""
 
     classes: Classes
 
 
-class DataFile(_Strict):
+class DataFile(Strict):
     """What a data file says."""
 
     train: _Patterns
-    val: _Patterns | None = None
-    test: _Patterns | None = None
-    classes: Classes | None = None
+    val: _Patterns = ()
+    test: _Patterns = ()
+    classes: Classes = ()
     cache_gb: Annotated[float, Field(ge=0.001, le=1e6)] = 50.0
     """Gigabytes of disk space that fetched shards may take."""
 
@@ -118,7 +113,7 @@ _RULES = {
 }
 
 
-def _checked(model: type[_Strict], content: dict[str, Any], place: Path) -> Any:
+def _checked(model: type[Strict], content: dict[str, Any], place: Path) -> Any:
     """The content as the model has it.
 
     Raises:
@@ -215,7 +210,7 @@ def _from_file(path: Path) -> Listed:
             if sum(map(len, parts.values())) > MOST_SHARDS:
                 raise DataError(f"{path} lists more than {MOST_SHARDS:,} shards.")
     _check_apart(path, parts)
-    return Listed(path, name_of(str(path)), parts, file.classes or ())
+    return Listed(path, name_of(str(path)), parts, file.classes)
 
 
 def _shards(path: Path, text: str, cache: Cache) -> list[Shard]:
