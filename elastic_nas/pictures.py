@@ -8,13 +8,14 @@ from pydantic import Field, ValidationError
 
 from elastic_nas.budgets import format_duration
 from elastic_nas.errors import RunFolderError
-from elastic_nas.export.manifest import MOST_BYTES, Hash, Ms, Name, Share, Strict
+from elastic_nas.export.manifest import MOST_BYTES, Hash, Ms, Name, Share
 from elastic_nas.files import write_json
 from elastic_nas.outside import read_json
 from elastic_nas.progress import say
 from elastic_nas.report import Chosen, Point, plot_front
 from elastic_nas.runs import RunFolder
 from elastic_nas.search.history import Row
+from elastic_nas.strict import Strict
 from elastic_nas.targets import Target
 
 MOST_SHOWN = 200

@@ -53,7 +53,7 @@ def train(
         SystemExit: Another process has failed, and tells why.
     """
     from elastic_nas.data.dataset import load_dataset
-    from elastic_nas.resume import check_names, claim, is_finished, mark
+    from elastic_nas.resume import check_names, check_record, claim, is_finished, mark
     from elastic_nas.training.agreement import normalised_alike
     from elastic_nas.training.checkpoints import Checkpoints
     from elastic_nas.training.distributed import joined
@@ -80,6 +80,7 @@ def train(
 
         def finished() -> bool:
             if begun:
+                check_record(run, network)
                 at = Checkpoints(folder, trainer).restore()
                 if is_finished(run, at, data.labels, trainer.config.steps or 0):
                     return True

@@ -137,6 +137,20 @@ def check_same(run: RunFolder, config: RunConfig) -> None:
             )
 
 
+def check_record(run: RunFolder, network: Network) -> None:
+    """Refuse to go on in a folder whose record is of another network than its weights.
+
+    Raises:
+        RunFolderError: It is, or it is damaged.
+        UntrustedCode: It names code that this user never named.
+    """
+    if (run.path / "network.json").exists() and run.network.identity != network.identity:
+        raise RunFolderError(
+            f"{run.path / 'network.json'} says {run.network.space_name}, but its run file "
+            f"{network.space_name}. Restore them from a copy, or train in another folder."
+        )
+
+
 def is_finished(run: RunFolder, at: Progress, labels: tuple[str, ...], steps: int) -> bool:
     """Whether a run that is at `at` has done all `steps`; says so.
 

@@ -63,7 +63,7 @@ def test_a_profile_predicts_fresh_children_as_well_as_can_be(stopwatch):
     assert fresh["mape"] < 0.015
     assert fresh["within_5"] > 0.95
     assert fresh["kendall_tau"] > 0.9
-    assert fresh["met_bound"] > 0.85  # of one bound; on average below
+    assert fresh["met_bound"] > 0.8  # of one bound; on average below
     noiseless = [child_ms(NETWORK, g) for g in calibration_children(NETWORK, 50, "x", [])]
     genotypes = np.array(calibration_children(NETWORK, 50, "x", []))
     np.testing.assert_allclose(
@@ -168,7 +168,7 @@ def test_a_profile_that_is_killed_keeps_all_but_its_last_group(stopwatch, tmp_pa
     made(save=save)
     assert seen[0] == (0, 0)
     kept = [sum(figures) for figures in seen]
-    assert max(np.diff(kept)) <= 100
+    assert max(np.diff(kept)) <= 200
     assert kept[-1] == len(wanted_blocks(NETWORK)) + 100
 
 
@@ -240,7 +240,7 @@ def test_drift_between_groups_is_taken_out(stopwatch, monkeypatch):
 
 def test_a_group_that_was_taken_at_another_speed_is_taken_again(monkeypatch, capsys):
     monkeypatch.setattr(bench_module, "GROUP_BYTES", 10_000_000)
-    factors = iter([1.0, 1.4, 1.05, 1.4, 1.4, 1.4])
+    factors = iter([1.0, 1.4, 1.05, *[1.4] * 5])
 
     def stopwatch(runs, *rest):
         watch = FakeStopwatch(noise=0, factor=next(factors))
@@ -336,9 +336,9 @@ def test_jobs_are_grouped_by_memory(monkeypatch):
     bench = Bench(FakeRuntime(), Protocol(), stopwatch=FakeStopwatch())
     assert [len(group) for group in bench.time("x", jobs)] == [2, 2, 1, 1]
     assert list(bench.time("x", [])) == []
-    many = [Job(str(i), (1,), 1, lambda: b"1.0") for i in range(250)]
+    many = [Job(str(i), (1,), 1, lambda: b"1.0") for i in range(450)]
     monkeypatch.undo()
-    assert [len(group) for group in bench.time("x", many)] == [100, 100, 50]
+    assert [len(group) for group in bench.time("x", many)] == [200, 200, 50]
     threaded = Bench(FakeRuntime(owns_threads=True), Protocol(), stopwatch=FakeStopwatch())
     tiny = [Job(str(i), (1,), 1, lambda: b"1.0") for i in range(40)]
     assert [len(group) for group in threaded.time("x", tiny)] == [16, 16, 8]

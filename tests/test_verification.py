@@ -145,6 +145,7 @@ def test_latencies_that_cannot_be(child, changes, said):
 
 def test_numbers_that_cannot_be_are_refused_by_value(child):
     for key, value in (("classes", 0), ("resolution", 8.0), ("created", "now"), ("extra", 1),
+                       ("created", "9999-99-99T99:99:99Z"),
                        ("genotype", "a"), ("seed", -1), ("weights_sha256", "x")):  # fmt: skip
         before = (child / "manifest.json").read_text()
         forge(child, everywhere=False, **{key: value})
@@ -194,6 +195,9 @@ def test_the_bound_is_held_against_its_table(child, monkeypatch):
     assert "predicted_ms: the manifest says" in refused("verify", child)
     forge(child, latency={**latency, "bound_ms": latency["predicted_ms"] * 1.0001})
     assert "bound_ms: the manifest says" in refused("verify", child)
+    hundredth = {key: latency[key] / 100 for key in ("predicted_ms", "bound_ms")}
+    forge(child, latency={**latency, **hundredth, "speed": 0.01})
+    assert "speed: the manifest says 0.01 times" in refused("verify", child)
 
 
 def test_accuracy_is_recomputed_on_named_images(child):

@@ -1,16 +1,18 @@
 """The manifest of an exported folder: one model for whoever writes it and whoever reads it."""
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from pydantic import model_validator as checked
 
 from elastic_nas.data.preprocess import Preprocess
 from elastic_nas.errors import DataError, RunFolderError
 from elastic_nas.intervals import wilson
 from elastic_nas.outside import MEGABYTE, read_json
+from elastic_nas.strict import Strict
 
 SCHEMA = "elastic-child/1"
 MODEL, MANIFEST, LABELS = "child.onnx", "manifest.json", "labels.txt"
@@ -33,10 +35,9 @@ Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 _DURATION = re.compile(r"\d[\d.e+-]{0,10} m?s")
 
 
-class Strict(BaseModel):
-    """Frozen; unknown keys, strings for numbers, NaN and infinity are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+def _date(text: str) -> str:
+    datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    return text
 
 
 class Scored(Strict):
@@ -104,13 +105,13 @@ class Latency(Strict):
     device: Annotated[str, StringConstraints(pattern=r"^[^/\\]{1,200}$")] | None
     predicted_ms: Ms | None
     bound_ms: Ms | None
-    bound_level: Share = 0.95
+    bound_level: Annotated[float, Field(ge=0.95, le=0.95)] = 0.95
     measured_ms: Ms | None
     note: Words
     table_sha256: Hash | None = None
     speed: Annotated[float, Field(gt=0, le=1000)] | None = None
     """The machine's when the child was chosen, in multiples of what the table says."""
-    notes: Annotated[list[Words], Field(max_length=20)] = []
+    notes: list[Words] = Field(default_factory=list, max_length=20)
     machine: Machine | None = None
     p10_ms: Ms | None = None
     p90_ms: Ms | None = None
@@ -118,7 +119,7 @@ class Latency(Strict):
     n: Annotated[int, Field(ge=0)] | None = None
     accept: Share | None = None
     budget_ms: Annotated[float, Field(gt=0)] | None = None
-    passed_over: Annotated[list[Words], Field(max_length=TRIES)] = []
+    passed_over: list[Words] = Field(default_factory=list, max_length=TRIES)
 
     @property
     def named_by_path(self) -> bool:
@@ -169,7 +170,11 @@ class Manifest(Strict):
     weights_sha256: Hash
     calibration_images: Count
     oldest_runtime: Name
-    created: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+    created: Annotated[
+        str,
+        StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"),
+        AfterValidator(_date),
+    ]
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     """Of the splits; this and the next two tell the test images, and came after version 0.1.0."""
     statistics: Literal["data", "imagenet"] | None = None

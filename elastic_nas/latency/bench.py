@@ -26,11 +26,13 @@ MEMORY_SHARE = 4
 BYTES_A_WEIGHT_BYTE = 3
 """A prepared model holds its weights about three times: file, session, repacked."""
 SESSION_BYTES = 1_000_000
-MAX_MODELS = 100
+MAX_MODELS = 200
 """Models of a group beside the anchors: what a killed profile loses at most."""
 MAX_POOLS = 16
 """Models at a time for a runtime with threads: each has its own, and all are watched."""
 RETRIES = 2
+MOVED_RETRIES = 4
+"""Times that a group is measured again where the machine's speed has moved too far."""
 
 Runs = dict[str, Callable[[], object]]
 
@@ -163,12 +165,12 @@ class Bench:
         self, group: list[Job], anchors: Anchors, advance: Callable[[int], None]
     ) -> dict[str, Timing]:
         """The group's timings at one speed; taken again where the speed moved too far meanwhile."""
-        for attempt in range(1 + RETRIES):
+        for attempt in range(1 + MOVED_RETRIES):
             timings = self._time_group(group, anchors, _silent if attempt else advance)
             try:
                 return anchors.settle(timings)
             except SpeedMoved as error:
-                if attempt == RETRIES:
+                if attempt == MOVED_RETRIES:
                     raise
                 say(f"{str(error).splitlines()[0]} Measuring these {len(group)} again.")
         raise AssertionError("the loop returns or raises")
