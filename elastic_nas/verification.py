@@ -174,7 +174,9 @@ def _parity(
     except ExportMismatch as error:
         findings.faults.append(f"parity: {error}")
         return None
-    findings.tell("parity", parity, RECOMPUTED)
+    then = contents.manifest.parity.max_difference
+    note = "" if parity["max_difference"] == then else f"at the export it was {then:.0e}"
+    findings.tell("parity", parity, RECOMPUTED, note)
     return parity
 
 

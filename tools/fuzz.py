@@ -40,7 +40,11 @@ def main() -> int:
         given.keep.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="fuzz-seeds-") as folder:
         seeds = make_seeds(Path(folder))
-        makers = [m for m in KINDS if not given.only or any(w in m.__name__ for w in given.only)]
+        makers = [
+            m
+            for m in KINDS
+            if not given.only or any(w.replace(" ", "_") in m.__name__ for w in given.only)
+        ]
         seconds = 60 * given.minutes
         head = f"{'kind':24}{'cases':>8}{'ms':>6}{'refused':>9}{'accepted':>9}{'same':>6}"
         print(head + "".join(f"{fault:>12}" for fault in FAULTS), flush=True)

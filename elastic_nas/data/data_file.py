@@ -123,7 +123,7 @@ def _checked(model: type[Strict], content: dict[str, Any], place: Path) -> Any:
         return model.model_validate(content)
     except ValidationError as error:
         mistake = error.errors()[0]
-    key = str(mistake["loc"][0])[:60]
+    key = str((*mistake["loc"], "")[0])[:60]
     if key not in _RULES:
         raise DataError(
             f"unknown key {key!r} in {place}{suggest(key, list(KEYS))} Keys: {', '.join(KEYS)}."

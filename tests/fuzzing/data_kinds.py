@@ -195,8 +195,12 @@ def shard(seeds: Seeds) -> Kind:
         labels: dict[str, bytes] = {}
         with tarfile.open(fileobj=BytesIO(content), mode="r:", errorlevel=2) as tar:
             for member in tar:
-                if member.name.endswith(".cls") and member.isreg():
-                    labels[member.name[:-4]] = tar.extractfile(member).read().strip()  # type: ignore[union-attr]
+                stem, _, ending = member.name.rpartition(".")
+                if ending in ("cls", "json") and member.isreg():
+                    label = tar.extractfile(member).read().strip()  # type: ignore[union-attr]
+                    labels[stem] = (
+                        label if ending == "cls" else str(json.loads(label)["label"]).encode()
+                    )
         part = result.parts["train"]
         for name, label in zip(part.names, part.labels, strict=True):
             key = name.partition("/")[2].partition(".")[0]
