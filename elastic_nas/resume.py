@@ -146,8 +146,9 @@ def check_record(run: RunFolder, network: Network) -> None:
     """
     if (run.path / "network.json").exists() and run.network.identity != network.identity:
         raise RunFolderError(
-            f"{run.path / 'network.json'} says {run.network.space_name}, but its run file "
-            f"{network.space_name}. Restore them from a copy, or train in another folder."
+            f"{run.path / 'network.json'} says {run.network.space_name}, but {network.space_name} "
+            "is asked for; use the space that it was trained with, or train in another folder with "
+            "--out."
         )
 
 

@@ -114,7 +114,11 @@ def part(first, last, total, *headers, body=None, tag='"1"'):
 
 
 def used():
-    return sum(path.stat().st_size for path in (user_folder() / "shards").glob("*.*"))
+    total = 0
+    for path in (user_folder() / "shards").glob("*.*"):
+        with suppress(FileNotFoundError):  # finished or given up meanwhile
+            total += path.stat().st_size
+    return total
 
 
 MISBEHAVING = {

@@ -157,8 +157,9 @@ def test_an_interrupted_run_goes_on(stopwatch, saves, monkeypatch):
     assert table.models[NETWORK.identity].n_calibrate == 60
 
 
-def test_a_profile_that_is_killed_keeps_all_but_its_last_group(stopwatch, tmp_path):
+def test_a_profile_that_is_killed_keeps_all_but_its_last_group(stopwatch, tmp_path, monkeypatch):
     """Also the empty model's time, which is measured first."""
+    monkeypatch.setattr(bench_module, "GROUP_SECONDS", 1.0)  # .012 s and more a block
     path, seen = tmp_path / "t.json", []
 
     def save(table):
@@ -168,12 +169,13 @@ def test_a_profile_that_is_killed_keeps_all_but_its_last_group(stopwatch, tmp_pa
     made(save=save)
     assert seen[0] == (0, 0)
     kept = [sum(figures) for figures in seen]
-    assert max(np.diff(kept)) <= 200
+    assert max(np.diff(kept)) <= 100
     assert kept[-1] == len(wanted_blocks(NETWORK)) + 100
 
 
-def test_a_model_goes_with_the_children_that_are_added(stopwatch):
+def test_a_model_goes_with_the_children_that_are_added(stopwatch, monkeypatch):
     """A profile for more children may be killed between two groups: its table still predicts."""
+    monkeypatch.setattr(bench_module, "GROUP_SECONDS", 1.0)
     table, kept = made(n_fit=10, n_calibrate=20), []
 
     def save(table):
@@ -336,9 +338,9 @@ def test_jobs_are_grouped_by_memory(monkeypatch):
     bench = Bench(FakeRuntime(), Protocol(), stopwatch=FakeStopwatch())
     assert [len(group) for group in bench.time("x", jobs)] == [2, 2, 1, 1]
     assert list(bench.time("x", [])) == []
-    many = [Job(str(i), (1,), 1, lambda: b"1.0") for i in range(450)]
-    monkeypatch.undo()
-    assert [len(group) for group in bench.time("x", many)] == [200, 200, 50]
+    many = [Job(str(i), (1,), 1, lambda: b"1.0", guess_ms=2.5) for i in range(300)]
+    monkeypatch.undo()  # .15 s each, 30 s a group
+    assert [len(group) for group in bench.time("x", many)] == [201, 99]
     threaded = Bench(FakeRuntime(owns_threads=True), Protocol(), stopwatch=FakeStopwatch())
     tiny = [Job(str(i), (1,), 1, lambda: b"1.0") for i in range(40)]
     assert [len(group) for group in threaded.time("x", tiny)] == [16, 16, 8]

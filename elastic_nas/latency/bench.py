@@ -26,8 +26,9 @@ MEMORY_SHARE = 4
 BYTES_A_WEIGHT_BYTE = 3
 """A prepared model holds its weights about three times: file, session, repacked."""
 SESSION_BYTES = 1_000_000
-MAX_MODELS = 200
-"""Models of a group beside the anchors: what a killed profile loses at most."""
+GROUP_SECONDS = 30.0
+"""A group takes about so long, by guess: what a killed profile loses at most. In shorter groups
+anchors alone would bring figures to one speed, not rounds that visit all models in turn."""
 MAX_POOLS = 16
 """Models at a time for a runtime with threads: each has its own, and all are watched."""
 RETRIES = 2
@@ -58,6 +59,7 @@ class Job:
         weight_bytes: Size of its weights.
         build: Makes the model.
         what: What it is, for errors.
+        guess_ms: About what a run takes, in milliseconds on any device; 0: next to nothing.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Job:
     weight_bytes: int
     build: Callable[[], bytes]
     what: str = ""
+    guess_ms: float = 0.0
 
 
 @dataclass
@@ -136,8 +139,8 @@ class Bench:
             return
         anchors = anchors or Anchors([])
         beside = max(1, MAX_POOLS - len(anchors.jobs))
-        most = beside if self.runtime.owns_threads else MAX_MODELS
-        groups = list(_groups(jobs, anchors.jobs, most))
+        most = beside if self.runtime.owns_threads else len(jobs)
+        groups = list(_groups(jobs, anchors.jobs, most, self.protocol))
         models = len(jobs) + len(groups) * len(anchors.jobs)
         with track(title, len(jobs) + models * self.protocol.rounds) as progress:
             refused: dict[str, Timing] = {}
@@ -213,20 +216,30 @@ def _silent(_: int) -> None:
     pass
 
 
-def _groups(jobs: list[Job], anchors: list[Job], most: int) -> Iterator[list[Job]]:
-    """Jobs in their order, at most `most` at a time, and as many as fit in memory with anchors."""
+def _groups(
+    jobs: list[Job], anchors: list[Job], most: int, protocol: Protocol
+) -> Iterator[list[Job]]:
+    """Jobs in their order, at most `most` at a time, as many as memory and time allow."""
     memory_mb = environment().get("memory_mb", 2 * GROUP_BYTES // 2**20)
     most_bytes = min(GROUP_BYTES, memory_mb * 2**20 // MEMORY_SHARE)
     taken = sum(map(_bytes, anchors))
     group: list[Job] = []
-    size = taken
+    size, seconds = taken, 0.0
     for job in jobs:
-        if len(group) == most or (group and size + _bytes(job) > most_bytes):
+        beyond = size + _bytes(job) > most_bytes or seconds > GROUP_SECONDS
+        if len(group) == most or (group and beyond):
             yield group
-            group, size = [], taken
+            group, size, seconds = [], taken, 0.0
         group.append(job)
         size += _bytes(job)
+        seconds += _seconds(job, protocol)
     yield group
+
+
+def _seconds(job: Job, protocol: Protocol) -> float:
+    """About what timing a job takes."""
+    a_sample = max(protocol.sample_s, 1e-3 * job.guess_ms)
+    return a_sample * protocol.rounds * protocol.accepted_per_round
 
 
 def _bytes(job: Job) -> int:

@@ -10,11 +10,11 @@ from elastic_nas.additive import AdditiveCost
 from elastic_nas.energy import counter, millijoules_a_run
 from elastic_nas.errors import ConfigError
 from elastic_nas.genotype import Genotype, format_genotype
-from elastic_nas.latency.bench import MAX_MODELS, Anchors, Bench, Job, TimedRuntime
+from elastic_nas.latency.bench import Anchors, Bench, Job, TimedRuntime
 from elastic_nas.latency.devices import Device
 from elastic_nas.latency.fitting import fit_model
 from elastic_nas.latency.micromodels import block_model, child_model
-from elastic_nas.latency.plan import Draw, Plan, plan_for
+from elastic_nas.latency.plan import Draw, Plan, guessed_ms, plan_for
 from elastic_nas.latency.provenance import Visit, complete, fresh_table
 from elastic_nas.latency.rows import BlockRow, ChildRow
 from elastic_nas.latency.self_check import check_children, check_model
@@ -27,6 +27,8 @@ from elastic_nas.specs import BlockSpec
 if TYPE_CHECKING:
     from elastic_nas.network import Network
 
+SAVE_EVERY = 100
+"""Blocks whose memory is counted between two savings."""
 CHILD_SECONDS = 0.4
 MAX_ROUNDS = 30
 """Rounds over whole children: as many as take about `CHILD_SECONDS` a child, up to these."""
@@ -188,7 +190,10 @@ def _measure_blocks(
 def _block_job(name: str, spec: BlockSpec, seed: int) -> Job:
     what = "the block " + ", ".join(f"{key} {value}" for key, value in spec.key.items())
     weight_bytes = 4 * spec.costs.weights
-    return Job(name, spec.input_shape, weight_bytes, lambda: block_model(spec, seed), what)
+    guess_ms = guessed_ms(spec)
+    return Job(
+        name, spec.input_shape, weight_bytes, lambda: block_model(spec, seed), what, guess_ms
+    )
 
 
 def child_job(network: "Network", genotype: Genotype, name: str, seed: int) -> Job:
@@ -201,6 +206,7 @@ def child_job(network: "Network", genotype: Genotype, name: str, seed: int) -> J
         weight_bytes,
         lambda: child_model(network, genotype, seed),
         f"the child {format_genotype(genotype)} of {network.space_name}",
+        sum(map(guessed_ms, blocks)),
     )
 
 
@@ -263,7 +269,7 @@ def _count_memory(
             memory_bytes = count(block_model(spec, seed), spec.input_shape)
             table.add_block(spec, replace(table.blocks[spec], memory_bytes=memory_bytes))
             progress.advance(1)
-            if number % MAX_MODELS == 0:
+            if number % SAVE_EVERY == 0:
                 save(table)
 
 
