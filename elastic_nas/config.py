@@ -5,9 +5,10 @@ value is checked for type and range. `train` writes the full file, defaults fill
 run folder.
 """
 
-from typing import Annotated, Literal, Self
+import re
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from elastic_nas.strict import Strict, Text
 
@@ -23,6 +24,54 @@ class _Strict(Strict):
     """A section of the run file; what stands below a key is what it means."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+PARTS = ("train", "val", "test")
+"""Parts that a source may come in."""
+_PART = re.compile(rf"({'|'.join(PARTS)}):([^,:]+)")
+
+
+def _parts(text: str) -> str:
+    found = [_PART.fullmatch(word.strip()) for word in text.split(",")]
+    if text not in ("auto", "none") and not all(found):
+        raise ValueError(
+            f"must be auto, none, or pairs such as train:Training,test:Testing, got {text!r:.80}"
+        )
+    return text
+
+
+def _source(value: Any) -> Any:
+    """A name alone is the source."""
+    return {"source": value} if isinstance(value, str) else value
+
+
+class DataConfig(_Strict):
+    """Which images, and how they are read."""
+
+    source: Text = "digits"
+    """``digits``, a folder of class folders or tar shards, a data file, or ``hf:NAME``."""
+    parts: Annotated[Text, AfterValidator(_parts)] = "auto"
+    """``auto``: by the names of folders or shards; ``none``: all folders are classes; or pairs such
+    as ``train:Training,test:Testing``, a part several times for several folders."""
+    duplicates: Literal["drop", "keep"] = "drop"
+    """Equal pictures on two sides or in two classes: ``drop`` leaves out what would deceive."""
+    damaged: Literal["skip", "stop"] = "skip"
+    """Images that cannot be read: ``skip`` leaves out up to 1 % of a part; ``stop`` takes none."""
+    missing: Literal["refuse", "accept"] = "refuse"
+    """What a run was trained on and is not there now: refused where it is too much, or accepted."""
+    bits: Annotated[int, Field(ge=8, le=16)] | None = None
+    """Of pixels that are stored in more than 8; null: where the files say so."""
+    bands: Literal["rgb", "rgba"] | None = None
+    """What four bands are: ``rgba`` with opacity, ``rgb`` and one to leave out; null: as the files
+    say."""
+
+    @property
+    def given(self) -> dict[str, list[str]]:
+        """Names of folders, shards or parts for each part, where the user gives them."""
+        found: dict[str, list[str]] = {}
+        for part, name in _PART.findall(self.parts):
+            found.setdefault(part, []).append(name.strip())
+        return found
 
 
 class AugmentConfig(_Strict):
@@ -183,8 +232,8 @@ class SearchConfig(_Strict):
 class RunConfig(_Strict):
     """Everything a run depends on."""
 
-    data: Text = "digits"
-    """``digits``, a folder of class folders or tar shards, a data file, or ``hf:NAME``."""
+    data: Annotated[DataConfig, BeforeValidator(_source)] = DataConfig()
+    """Which images, and how they are read; a name alone is their source."""
     space: Text | None = None
     """A space with its options, e.g. ``tiny:size=32``; null: chosen from the images."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0

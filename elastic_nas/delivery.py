@@ -31,6 +31,7 @@ from elastic_nas.measure import Protocol, Timing, measure
 from elastic_nas.network import Network
 from elastic_nas.pictures import show_exported
 from elastic_nas.progress import say
+from elastic_nas.run_images import images_of
 from elastic_nas.runs import RunFolder
 from elastic_nas.scoring import Int8Form, score
 from elastic_nas.targets import Target, open_target, runtime_of, this_machine
@@ -198,14 +199,11 @@ class _Maker:
     """What all children of a run are delivered with: data, weights, calibration."""
 
     def __init__(self, run: RunFolder) -> None:
-        from elastic_nas.data.dataset import load_dataset
         from elastic_nas.run_file import read_run_file
         from elastic_nas.training.evaluation import some
 
         self.run, self.config = run, read_run_file(run.run_file)
-        self.data: Dataset = load_dataset(
-            self.config.data, self.config.seed, self.config.statistics
-        )
+        self.data: Dataset = images_of(run, self.config)
         self.judge: Judge = pipeline.judge_of(run, self.config, self.data)
         self.calibration = some(self.data.train, self.config.search.export_calibration_images)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elastic_nas.errors import ConfigError
-from elastic_nas.files import locked, sha256_of, write_json
+from elastic_nas.files import locked, sha256_of, write_atomic, write_json
 from elastic_nas.network import Network
 from elastic_nas.pipeline import write_run_file
 from elastic_nas.progress import say
@@ -34,7 +34,7 @@ def import_ofa(file: Path, data: str, folder: Path) -> RunFolder:
         ConfigError: The data have another number of classes than the checkpoint.
         RunFolderError: The folder holds a run or other files, or cannot be written.
     """
-    from elastic_nas.config import RunConfig
+    from elastic_nas.config import DataConfig, RunConfig
     from elastic_nas.data.dataset import load_dataset
     from elastic_nas.resume import check_free
     from elastic_nas.training.checkpoint import Progress, save_checkpoint
@@ -45,10 +45,13 @@ def import_ofa(file: Path, data: str, folder: Path) -> RunFolder:
     check_free(run, resume=False)
     with locked(folder):
         network, supernet = read_ofa(file)
-        config = RunConfig(data=data, space=network.space_name, statistics="imagenet")
+        config = RunConfig(
+            data=DataConfig(source=data), space=network.space_name, statistics="imagenet"
+        )
         images = load_dataset(config.data, config.seed, config.statistics)
         _check_classes(file, network, images)
         run.write_record(network, images.labels)
+        write_atomic(run.images, images.record.encoded())
         write_run_file(run, config)
         origin = {
             "file": file.name,

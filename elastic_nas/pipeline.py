@@ -22,6 +22,7 @@ from elastic_nas.network import Network
 from elastic_nas.progress import say
 from elastic_nas.query import Answer, Answers
 from elastic_nas.query import query as answer_query
+from elastic_nas.run_images import images_of
 from elastic_nas.runs import RunFolder
 from elastic_nas.search.history import History, Row, read_history
 from elastic_nas.targets import Target, open_target
@@ -68,7 +69,11 @@ def train(
             check_names(config, named_in)
         config, begun = claim(run, config, ranks, held, resume=resume)
         with ranks.together():
-            data = load_dataset(config.data, config.seed, config.statistics)
+            data = (
+                images_of(run, config, strictly=True)
+                if begun
+                else load_dataset(config.data, config.seed, config.statistics)
+            )
         data = normalised_alike(ranks, data)
         space = ranks.told(lambda: space_for(data, config.space))
         with ranks.together():
@@ -86,6 +91,8 @@ def train(
                     return True
             mark(run)
             run.write_record(network, data.labels)
+            if not run.images.is_file():
+                write_atomic(run.images, data.record.encoded())
             write_run_file(run, config.model_copy(update={"train": trainer.config}))
             return False
 
@@ -112,7 +119,7 @@ def write_run_file(run: RunFolder, config: "RunConfig") -> None:
 
     init = None if config.train.init is None else os.path.realpath(config.train.init)
     places = {
-        "data": anchored(config.data),
+        "data": config.data.model_copy(update={"source": anchored(config.data.source)}),
         "train": config.train.model_copy(update={"init": init}),
     }
     write_atomic(run.run_file, dump_run(config.model_copy(update=places)))
@@ -175,7 +182,6 @@ def search(
         InfeasibleBudget: The smallest child breaks a budget.
         TableError: See `targets.open_target`.
     """
-    from elastic_nas.data.dataset import load_dataset
     from elastic_nas.run_file import read_run_file
     from elastic_nas.search.driver import Evaluation, check_feasible
     from elastic_nas.search.driver import search as drive
@@ -196,7 +202,7 @@ def search(
     )
     total = config.search.evaluations if evaluations is None else evaluations
     with locked(run.path):
-        data = load_dataset(config.data, config.seed, config.statistics)
+        data = images_of(run, config)
         judge = judge_of(run, config, data)
         ties = ties_of(run, judge)
         history = History(run.history, ties, network.dims)

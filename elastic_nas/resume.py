@@ -6,13 +6,13 @@ from contextlib import ExitStack
 
 from elastic_nas import plugins
 from elastic_nas.config import RunConfig
-from elastic_nas.data.place import anchored
 from elastic_nas.errors import ConfigError, RunFolderError
 from elastic_nas.files import locked, write_atomic
 from elastic_nas.network import Network
 from elastic_nas.outside import read_text
 from elastic_nas.progress import say
 from elastic_nas.run_file import read_run_file
+from elastic_nas.run_images import check_place, check_statistics
 from elastic_nas.runs import RunFolder
 from elastic_nas.training.checkpoint import Progress
 from elastic_nas.training.distributed import Ranks
@@ -118,23 +118,20 @@ def check_free(run: RunFolder, *, resume: bool) -> None:
 
 
 def check_same(run: RunFolder, config: RunConfig) -> None:
-    """Refuse to go on with other images or another split than the weights were trained with.
+    """Refuse to go on with another seed or other statistics than the weights were trained with.
 
     Raises:
-        ConfigError: `data`, `seed` or `statistics` differ from those in the folder's run file.
+        ConfigError: They differ from those in the folder's run file, or the images lie elsewhere
+            and the run has no record of them.
     """
     before = read_run_file(run.run_file)
-    mix = "test images would mix with training images"
-    for key, old, new, why in (
-        ("data", anchored(before.data), anchored(config.data), mix),
-        ("seed", before.seed, config.seed, mix),
-        ("statistics", before.statistics, config.statistics, "the weights expect other pixels"),
-    ):
-        if old != new:
-            raise ConfigError(
-                f"{run.path} was trained with {key}: {old}, which cannot become {new}: {why}. "
-                "Train in another folder with --out."
-            )
+    check_place(run, before.data, config.data)
+    check_statistics(before.statistics, config.statistics, run)
+    if before.seed != config.seed:
+        raise ConfigError(
+            f"{run.path} was trained with seed: {before.seed}, which cannot become {config.seed}: "
+            "test images would mix with training images. Train in another folder with --out."
+        )
 
 
 def check_record(run: RunFolder, network: Network) -> None:

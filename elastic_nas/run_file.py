@@ -57,6 +57,10 @@ def parse_run(
 
 
 def _put(value: dict[str, Any], path: list[str], item: Any) -> None:
+    if isinstance(value.get("data"), str):  # a source alone
+        value["data"] = {"source": value["data"]}
+    if path == ["data"] and not isinstance(item, dict):
+        path = ["data", "source"]
     for key in path[:-1]:
         value = value.setdefault(key, {})
         if not isinstance(value, dict):

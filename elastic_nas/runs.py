@@ -59,9 +59,9 @@ class Ties(Strict):
 class RunFolder:
     """A folder that `train` made.
 
-    ``run.yaml`` (the full run file), ``network.json``, ``supernet.safetensors``, ``checkpoints/``,
-    ``log.jsonl``, then ``latency_tables/``, ``history.jsonl``, ``ties.json``, ``fronts/`` and the
-    pictures.
+    ``run.yaml`` (the full run file), ``network.json``, ``images.safetensors``,
+    ``supernet.safetensors``, ``checkpoints/``, ``log.jsonl``, then ``latency_tables/``,
+    ``history.jsonl``, ``ties.json``, ``fronts/`` and the pictures.
     """
 
     path: Path
@@ -70,6 +70,11 @@ class RunFolder:
     def run_file(self) -> Path:
         """The full run file."""
         return self.path / "run.yaml"
+
+    @property
+    def images(self) -> Path:
+        """Which images the run was made with, and on which side each is; see `data.record`."""
+        return self.path / "images.safetensors"
 
     @property
     def weights(self) -> Path:

@@ -28,7 +28,7 @@ FLOORS = (
     {"training", "latency", "search", "export", "query"},
     {
         "targets", "pipeline", "resume", "alone", "candidates", "delivery", "pictures", "report",
-        "import_ofa", "finalists", "profiling", "importing", "scoring", "findings", "rescoring",
+        "import_ofa", "run_images", "finalists", "profiling", "importing", "scoring", "findings", "rescoring",
         "verification",
     },
     {

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from elastic_nas.config import RunConfig
+from elastic_nas.config import DataConfig, RunConfig
 from elastic_nas.errors import ConfigError
 from elastic_nas.facts import train_config
 from elastic_nas.network import Network
@@ -23,7 +23,9 @@ def test_every_recipe_can_be_used():
 
 
 ODD = RunConfig(
-    data="/a path/with  spaces: and # signs/" + "a very long name " * 12 + "\N{CAT FACE}'\"",
+    data=DataConfig(
+        source="/a path/with  spaces: and # signs/" + "a very long name " * 12 + "\N{CAT FACE}'\""
+    ),
     space="./mine.py:size=8",
     seed=2**31 - 1,
 )
@@ -41,7 +43,7 @@ def test_a_recipe_keeps_its_nulls_on_the_command_line():
     changes = ["data=photos", "train.workers=3"]
     config, _ = train_config("attentive_nas_imagenet", "photos", None, changes, resume=False)
     assert (config.train.clip_norm, config.train.clip_value) == (None, 1.0)
-    assert (config.data, config.train.workers) == ("photos", 3)
+    assert (config.data.source, config.train.workers) == ("photos", 3)
 
 
 def test_every_key_is_explained_where_it_is_written():
@@ -56,10 +58,10 @@ def test_overrides_replace_values_and_lengths_replace_each_other():
     )
     assert (changed.train.steps, changed.train.epochs) == (7, None)
     assert changed.train.augment.strong == "none"
-    assert changed.data == "photos"
+    assert changed.data.source == "photos"
     assert parse_run({"train": {"steps": 3}}, ["train.minutes=1.5"]).train.minutes == 1.5
     assert parse_run({}, ["space=null"]).space is None
-    assert parse_run({}, ["data=a=b"]).data == "a=b"
+    assert parse_run({}, ["data=a=b"]).data.source == "a=b"
 
 
 def test_configs_are_frozen_and_whole_numbers_are_numbers():

@@ -1,23 +1,29 @@
 """A data set: labelled images in three splits, and how they are resized and normalised."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from elastic_nas.data.folder import find
+from elastic_nas.config import DataConfig
+from elastic_nas.data.folder import find_folder
 from elastic_nas.data.hub import find_on_hub
 from elastic_nas.data.images import in_parallel, shrink
 from elastic_nas.data.index import has_control_characters
 from elastic_nas.data.preprocess import Preprocess
+from elastic_nas.data.record import LEFT_OUT, SCHEMA, SIDES, DataRecord, Head
 from elastic_nas.data.shard_source import find_shards
-from elastic_nas.data.split import ArrayImages, FileImages, Part, Source, Split
+from elastic_nas.data.split import ArrayImages, Part, Source, Split
 from elastic_nas.data.stratify import stratified
 from elastic_nas.errors import DataError
+from elastic_nas.strict import checked
 
 __all__ = ["Dataset", "Split", "load_dataset"]
 
+DIGITS = "digits"
 SHARES_DIGITS = {"test": 0.2, "search-validation": 0.15}
 SHARES_ALONE = {"test": 0.15, "search-validation": 0.15}
 SHARE_OF_TRAIN = 0.12
@@ -49,6 +55,7 @@ class Dataset:
         preprocess: How images are resized and normalised.
         flip: Whether a horizontally flipped image keeps its label.
         typical_size: Median shorter side of (a sample of) the training images, in pixels.
+        record: What a run keeps of all that.
     """
 
     name: str
@@ -59,13 +66,14 @@ class Dataset:
     preprocess: Preprocess
     flip: bool
     typical_size: int
+    record: DataRecord
 
 
-def load_dataset(source: str, seed: int = 0, statistics: str = "data") -> Dataset:
+def load_dataset(source: str | DataConfig, seed: int = 0, statistics: str = "data") -> Dataset:
     """The data set that `source` names, split the same way on every machine.
 
     Args:
-        source: One of
+        source: A run file's section ``data``, or the name of a source alone: one of
 
             - ``digits``: scikit-learn's 1,797 scans of 8x8 pixels (write ``./digits`` for a folder
               of that name);
@@ -86,19 +94,85 @@ def load_dataset(source: str, seed: int = 0, statistics: str = "data") -> Datase
         ConfigError: A data file is no YAML; an extra is not installed.
         DataError: The images cannot be read or split.
     """
-    data = _digits(seed) if source == "digits" else _found(source, seed)
-    if statistics == "data":
-        return data
-    return replace(data, preprocess=Preprocess(*IMAGENET, crop=data.preprocess.crop))
+    data = DataConfig().model_copy(update={"source": source}) if isinstance(source, str) else source
+    found = find_source(data)
+    photographs = data.source != DIGITS
+    splits = _splits(found, seed, SHARES_ALONE if photographs else SHARES_DIGITS)
+    sample = SAMPLE if photographs else len(splits["train"])
+    mean, std, typical_size = _statistics(splits["train"], sample)
+    if statistics == "imagenet":
+        mean, std = IMAGENET
+    crop = 0.875 if photographs and typical_size >= LARGE_PX else 1.0
+    facts = {
+        "seed": seed,
+        "statistics": statistics,
+        "preprocess": Preprocess(mean, std, crop).describe(),
+        "flip": photographs,
+        "typical_size": typical_size,
+    }
+    return dataset_of(recorded(found, splits, facts), splits)
 
 
-def _found(source: str, seed: int) -> Dataset:
-    found = find_on_hub(source) or find_shards(source) or _folder(source)
+def dataset_of(record: DataRecord, splits: Mapping[str, Split]) -> Dataset:
+    """The data set that a record describes, of these images."""
+    train, validation, test = (splits[side] for side in SIDES)
+    head = record.head
+    return Dataset(
+        name=head.name,
+        labels=record.classes,
+        train=train,
+        validation=validation,
+        test=test,
+        preprocess=record.preprocess,
+        flip=head.flip,
+        typical_size=head.typical_size,
+        record=record,
+    )
+
+
+def recorded(source: Source, splits: Mapping[str, Split], facts: Mapping[str, Any]) -> DataRecord:
+    """What a run keeps of a source that was split."""
+    sides = {part: np.full(len(of.labels), LEFT_OUT, np.uint8) for part, of in source.parts.items()}
+    for number, side in enumerate(SIDES):
+        split = splits[side]
+        part = next(name for name, of in source.parts.items() if of.images is split.images)
+        sides[part][split.rows] = number
+    given = list(source.parts.values())
+    head = {
+        "schema": SCHEMA,
+        "name": source.name,
+        "place": source.place,
+        "classes": list(source.classes),
+        "given": list(source.parts),
+        "bits": source.reading.bits,
+        "bands": source.reading.bands,
+        "left_out": dict(source.left_out),
+        **facts,
+    }
+    return DataRecord(
+        checked(Head, head, DataError),
+        np.concatenate([part.images.identities for part in given]),
+        np.concatenate([part.labels for part in given]),
+        np.concatenate(list(sides.values())),
+        np.repeat(np.arange(len(given), dtype=np.uint8), [len(part.labels) for part in given]),
+        [name for part in given for name in part.names],
+    )
+
+
+def find_source(data: DataConfig) -> Source:
+    """The labelled images that a section names, as they lie there.
+
+    Raises:
+        ElasticNasError: See `load_dataset`.
+    """
+    if data.source == DIGITS:
+        return _digits()
+    found = find_on_hub(data) or find_shards(data) or find_folder(data)
     _check_classes(found)
-    return _dataset(found.name, found.classes, _splits(found, seed), flip=True)
+    return found
 
 
-def _digits(seed: int) -> Dataset:
+def _digits() -> Source:
     """Optical recognition of handwritten digits (Alpaydin & Kaynak, 1998), by scikit-learn."""
     from sklearn.datasets import load_digits
 
@@ -107,23 +181,8 @@ def _digits(seed: int) -> Dataset:
     images = ArrayImages(np.repeat(pixels_NHW[..., None], 3, axis=3))
     labels = digits.target.astype(np.int64)
     names = [str(index) for index in range(len(labels))]
-    splits = _split(Part(names, labels, images), SHARES_DIGITS, seed)
     classes = tuple(str(name) for name in digits.target_names)
-    return _dataset("digits", classes, splits, flip=False)
-
-
-def _folder(source: str) -> Source:
-    root, found = find(source)
-    parts = {
-        name: Part(
-            part.names,
-            np.array(part.labels, dtype=np.int64),
-            FileImages(root, part.names, part.sizes),
-        )
-        for name, part in found.items()
-    }
-    classes = next(iter(found.values())).classes
-    return Source(root.resolve().name, str(root), classes, parts)
+    return Source(DIGITS, DIGITS, classes, {"all": Part(names, labels, images)})
 
 
 def _check_classes(source: Source) -> None:
@@ -157,12 +216,12 @@ def _check_classes(source: Source) -> None:
         )
 
 
-def _splits(source: Source, seed: int) -> dict[str, Split]:
+def _splits(source: Source, seed: int, alone: dict[str, float]) -> dict[str, Split]:
     parts = source.parts
     if len(parts) == 1:
         (part,) = parts.values()
         _check_counts(source, part, least=3)
-        return _split(part, SHARES_ALONE, seed)
+        return _split(part, alone, seed)
     train = parts["train"]
     tested = {"test": (parts.get("test") or parts["val"]).whole("test")}
     if len(parts) == 3:
@@ -187,24 +246,6 @@ def _split(part: Part, shares: dict[str, float], seed: int) -> dict[str, Split]:
     rows = stratified(part.names, part.labels, list(shares.values()), seed)
     chosen = zip([*shares, "train"], rows, strict=True)
     return {name: Split(name, part.labels[of], part.images, of) for name, of in chosen}
-
-
-def _dataset(
-    name: str, classes: tuple[str, ...], splits: dict[str, Split], *, flip: bool
-) -> Dataset:
-    train = splits["train"]
-    mean, std, typical_size = _statistics(train, SAMPLE if flip else len(train))
-    crop = 0.875 if flip and typical_size >= LARGE_PX else 1.0
-    return Dataset(
-        name=name,
-        labels=classes,
-        train=train,
-        validation=splits["search-validation"],
-        test=splits["test"],
-        preprocess=Preprocess(mean, std, crop),
-        flip=flip,
-        typical_size=typical_size,
-    )
 
 
 Triple = tuple[float, float, float]

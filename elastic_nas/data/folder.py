@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+import numpy as np
+
 from elastic_nas import progress
+from elastic_nas.config import DataConfig
+from elastic_nas.data.identity import identity_of, stacked
 from elastic_nas.data.images import SUFFIXES, find_damage, in_parallel
 from elastic_nas.data.place import local_path
+from elastic_nas.data.split import FileImages, Part, Source
 from elastic_nas.errors import DataError, UnknownName
 
 PARTS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
@@ -34,33 +39,40 @@ class Found:
         classes: Names, sorted.
         names: Paths below the root of the source, with ``/``.
         labels: Indices into `classes`.
-        sizes: Of the files, in bytes.
     """
 
     classes: tuple[str, ...]
     names: tuple[str, ...]
     labels: tuple[int, ...]
-    sizes: tuple[int, ...]
 
 
-def find(source: str) -> tuple[Path, dict[str, Found]]:
-    """The folder, and what lies in it: under ``all``, or under ``train``, ``val`` and ``test``.
+def find_folder(data: DataConfig) -> Source:
+    """The images of a folder: under ``all``, or under ``train``, ``val`` and ``test``.
 
     Raises:
         UnknownName: There is no such folder.
         DataError: The folder is no set of classes; classes of its parts differ; files are damaged
             (found here up to 5,000 images, else when they are read).
     """
-    root = _existing(source)
+    root = _existing(data.source)
     finder = _Finder(root)
-    parts = {part: finder.classes_in(folder) for part, folder in _parts(root).items()}
-    _check_classes(root, parts)
+    found = {part: finder.classes_in(folder) for part, folder in _parts(root).items()}
+    _check_classes(root, found)
     if finder.ignored:
         progress.say(
             f"Ignored {finder.ignored:,} entries of {root}: hidden, or no images in a class folder."
         )
-    _check_files(root, [name for found in parts.values() for name in found.names])
-    return root, parts
+    _check_files(root, [name for part in found.values() for name in part.names])
+    parts = {name: _part(root, part) for name, part in found.items()}
+    return Source(root.resolve().name, str(root), next(iter(found.values())).classes, parts)
+
+
+def _part(root: Path, found: Found) -> Part:
+    identities = in_parallel(
+        lambda name: identity_of((root / name).read_bytes()), found.names, "Hashing images"
+    )
+    images = FileImages(root, found.names, stacked(identities))
+    return Part(found.names, np.array(found.labels, dtype=np.int64), images)
 
 
 def _existing(source: str) -> Path:
@@ -136,7 +148,6 @@ class _Finder:
             tuple(path.name for path in classes),
             tuple(names),
             tuple(label for label, _ in images),
-            tuple(_size(path) for _, path in images),
         )
 
     def _nonempty(self, class_folder: Path) -> list[Path]:
@@ -176,13 +187,6 @@ def _identity(folder: Path) -> tuple[int, int]:
 def _unlisted(folder: Path, error: OSError) -> DataError:
     reason = error.strerror or error
     return DataError(f"cannot list the folder {str(folder)!r}: {reason}.")
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
 
 
 def _no_classes(folder: Path, images: int, empty: bool) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elastic_nas import progress
+from elastic_nas.config import DataConfig
 from elastic_nas.data.folder import PARTS
+from elastic_nas.data.identity import identity_of, stacked
 from elastic_nas.data.images import read_image
 from elastic_nas.data.place import HUB, name_of, saved_path
 from elastic_nas.data.split import Part, Source
@@ -52,14 +55,18 @@ class HubImages:
         except Exception as error:  # the library raises nearly anything on damaged files
             raise DataError(f"cannot read row {index} of {self.name}: {_words(error)}.") from error
 
-    def identity(self, index: int) -> bytes:
-        """What tells whether it is the same image as before: its bytes, or its file's path."""
+    @cached_property
+    def identities(self) -> NDArray[np.uint8]:
+        """Of the images' bytes, or of their files' paths, (n, 16)."""
+        return stacked(identity_of(self._input(index)) for index in range(len(self.rows)))
+
+    def _input(self, index: int) -> bytes:
         cell = self._cell(index)
         content: bytes | None = cell.get("bytes")
         return str(cell.get("path") or "").encode() if content is None else content
 
 
-def find_on_hub(source: str) -> Source | None:
+def find_on_hub(data: DataConfig) -> Source | None:
     """The data set that ``hf:NAME``, ``hf:NAME:CONFIG`` or ``hf:/path`` names; None of others.
 
     Raises:
@@ -67,6 +74,7 @@ def find_on_hub(source: str) -> Source | None:
         UnknownName: There is no such data set.
         DataError: It has no columns of images and labels, or several of a kind.
     """
+    source = data.source
     if not source.startswith(HUB):
         return None
     loaded = _loaded(source)

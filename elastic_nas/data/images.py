@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
@@ -42,6 +43,22 @@ take 10 bytes of the file."""
 
 SAY_PROGRESS_FROM = 2000
 """Images; fewer are read without a word."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What pixels mean where files leave it open.
+
+    Attributes:
+        bits: Of pixels that are stored in more than 8; None: as the file says.
+        bands: ``rgba``, ``rgb`` (a fourth band is left out) or None: as the file says.
+    """
+
+    bits: int | None = None
+    bands: str | None = None
+
+
+AS_IT_SAYS = Reading()
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -125,7 +142,9 @@ class _Room:
 _room = _Room()
 
 
-def read_image(path: Path | str, content: bytes | None = None) -> Image.Image:
+def read_image(
+    path: Path | str, content: bytes | None = None, reading: Reading = AS_IT_SAYS
+) -> Image.Image:
     """The image in a file: RGB, upright by its EXIF orientation, transparency on white.
 
     Of a file with several images, the first.
@@ -133,6 +152,7 @@ def read_image(path: Path | str, content: bytes | None = None) -> Image.Image:
     Args:
         path: Of the file; of an image that lies elsewhere, what it is called in messages.
         content: The bytes of an image that lies elsewhere.
+        reading: What its pixels mean.
 
     Raises:
         DataError: The file is missing, no regular file, damaged, no image, of floating-point

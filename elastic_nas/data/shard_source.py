@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elastic_nas import progress
+from elastic_nas.config import DataConfig
 from elastic_nas.data.data_file import MOST_CLASSES, Listed, list_shards
 from elastic_nas.data.index import Index
 from elastic_nas.data.shards import ShardImages, index_of, is_indexed
@@ -16,14 +17,14 @@ AT_ONCE = 4
 """Shards that are fetched and indexed at the same time."""
 
 
-def find_shards(source: str) -> Source | None:
-    """The labelled images in the shards that `source` names; None if it names none.
+def find_shards(data: DataConfig) -> Source | None:
+    """The labelled images in the shards that a source names; None if it names none.
 
     Raises:
         ConfigError: The data file is no YAML.
         DataError: See `data_file.list_shards`, `index.read_index`; a label is out of range.
     """
-    listed = list_shards(source)
+    listed = list_shards(data.source)
     if listed is None:
         return None
     images = _indexed(listed)

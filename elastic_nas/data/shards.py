@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from elastic_nas.data.identity import identity_of, stacked
 from elastic_nas.data.images import read_image
 from elastic_nas.data.index import Index, read_index
 from elastic_nas.data.kept import forget, is_kept, kept
@@ -194,11 +195,14 @@ class ShardImages:
         label = int(index.labels_N[place])
         return index.classes[label] if index.classes else label
 
-    def identity(self, row: int) -> bytes:
-        """What tells whether it is the same image as before: its place and size in its shard."""
-        shard, index, place = self._place(row)
-        text = f"{_name(shard)}\0{index.offsets_N[place]}\0{index.sizes_N[place]}"
-        return text.encode(errors="surrogateescape")
+    @cached_property
+    def identities(self) -> NDArray[np.uint8]:
+        """Of each image: its shard, its place and size there, (n, 16)."""
+        return stacked(
+            identity_of(f"{_name(shard)}\0{offset}\0{size}".encode(errors="surrogateescape"))
+            for shard, index in zip(self.shards, self.indices, strict=True)
+            for offset, size in zip(index.offsets_N, index.sizes_N, strict=True)
+        )
 
     def names(self) -> Iterator[str]:
         """Of all images: shard and member, one after the other."""

@@ -1,9 +1,8 @@
 """A split: labelled images that training, search or the final test may look at."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from elastic_nas.data.images import in_parallel, read_image
+from elastic_nas.data.identity import digest_of, identity_of, stacked
+from elastic_nas.data.images import AS_IT_SAYS, Reading, in_parallel, read_image
 from elastic_nas.data.preprocess import Preprocess
 from elastic_nas.data.shards import MUCH, ShardImages
 
@@ -25,8 +25,9 @@ class Images(Protocol):
     def read(self, index: int) -> Image.Image:
         """One image, RGB."""
 
-    def identity(self, index: int) -> bytes:
-        """What tells whether it is the same image as before, cheaply."""
+    @property
+    def identities(self) -> NDArray[np.uint8]:
+        """What each image is known by, see `identity`: (n, 16)."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class ArrayImages:
     def read(self, index: int) -> Image.Image:
         return Image.fromarray(self.pixels_NHWC[index])
 
-    def identity(self, index: int) -> bytes:
-        pixels_HWC: NDArray[np.uint8] = self.pixels_NHWC[index]
-        return pixels_HWC.tobytes()
+    @cached_property
+    def identities(self) -> NDArray[np.uint8]:
+        return stacked(identity_of(pixels_HWC.tobytes()) for pixels_HWC in self.pixels_NHWC)
 
 
 @dataclass(frozen=True)
@@ -50,19 +51,17 @@ class FileImages:
     Attributes:
         root: The folder.
         names: Paths below it, with ``/``.
-        sizes: Of the files, in bytes.
+        identities: Of the files' bytes, (n, 16).
+        reading: What their pixels mean.
     """
 
     root: Path
     names: Sequence[str]
-    sizes: Sequence[int]
+    identities: NDArray[np.uint8] = field(repr=False)
+    reading: Reading = AS_IT_SAYS
 
     def read(self, index: int) -> Image.Image:
-        return read_image(self.root / self.names[index])
-
-    def identity(self, index: int) -> bytes:
-        # Encoded so that names which are not valid UTF-8 have an identity, too.
-        return f"{self.names[index]}\0{self.sizes[index]}".encode(errors="surrogateescape")
+        return read_image(self.root / self.names[index], reading=self.reading)
 
 
 class Split:
@@ -115,27 +114,20 @@ class Split:
         if isinstance(self._images, ShardImages):
             self._images.fetch(self._rows[indices])
 
+    @property
+    def images(self) -> Images:
+        """Where they lie."""
+        return self._images
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Which of those in `images` they are, (n,)."""
+        return self._rows
+
     @cached_property
     def sha256(self) -> str:
-        """Hex hash of the labels and of each image's pixels, or of its file's name and size."""
-        digest = sha256()
-        for label, row in zip(self.labels, self._rows, strict=True):
-            identity = self._images.identity(int(row))
-            digest.update(b"%d %d\n%b\n" % (label, len(identity), identity))
-        return digest.hexdigest()
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hex hash that tells whether this is the same split of the same source, cheaply.
-
-        For files it is `sha256`. Where that would read millions of images or index entries, it is
-        of the labels and of which images of the source these are.
-        """
-        if isinstance(self._images, ArrayImages | FileImages):
-            return self.sha256
-        digest = sha256(self.labels.astype("<i8").tobytes())
-        digest.update(self._rows.astype("<i8").tobytes())
-        return digest.hexdigest()
+        """Hex hash of the labels and the identities of the images, in their order."""
+        return digest_of(self.labels, self._images.identities[self._rows])
 
     def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> "Split":
         """The split of these images, in this order, under the same name."""
@@ -179,11 +171,14 @@ class Part:
         names: One an image; a split is drawn by them.
         labels: Class indices, (n,).
         images: The images.
+        pixels_NB: Identities of the decoded pixels, (n, 16), where all were decoded: equal pictures
+            have equal ones, however they are stored.
     """
 
     names: Iterable[str]
     labels: NDArray[np.int64]
     images: Images
+    pixels_NB: NDArray[np.uint8] | None = None
 
     def whole(self, name: str) -> Split:
         """All of it as one split."""
@@ -205,9 +200,13 @@ class Source:
         place: Where it lies, for messages.
         classes: Names, by label.
         parts: ``all``; or ``train`` alone or with ``val``, ``test`` or both.
+        left_out: What was passed over: numbers by kind, such as ``{"hidden": 3}``.
+        reading: What the pixels mean, as far as files leave it open.
     """
 
     name: str
     place: str
     classes: tuple[str, ...]
     parts: dict[str, Part]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    reading: Reading = AS_IT_SAYS

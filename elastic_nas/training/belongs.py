@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from elastic_nas.data.dataset import IMAGENET, Dataset
+from elastic_nas.data.dataset import Dataset
 from elastic_nas.errors import ConfigError
 from elastic_nas.strict import shown
 
@@ -12,23 +12,23 @@ _WHY = {
     "seed": "images that were trained on would be tested with",
     "statistics": "the weights expect other pixels",
     "preprocess": "the weights expect other pixels",
-    "splits": "images that were trained on would be tested with",
+    "images": "images that were trained on would be tested with",
 }
 """What would go wrong where each of these differs."""
 
 
 def belongings(data: Dataset, seed: int) -> dict[str, Any]:
     """What a checkpoint stores of its images, as JSON values."""
-    normalised = data.preprocess.mean, data.preprocess.std
+    sides = data.record.fingerprints
     return {
         "seed": seed,
         "data": data.name,
-        "statistics": "imagenet" if normalised == IMAGENET else "data",
+        "statistics": data.record.head.statistics,
         "preprocess": data.preprocess.describe(),
-        "splits": {
-            "train": data.train.fingerprint,
-            "validation": data.validation.fingerprint,
-            "test": data.test.fingerprint,
+        "images": {
+            "train": sides["train"],
+            "validation": sides["search-validation"],
+            "test": sides["test"],
         },
     }
 
@@ -40,7 +40,7 @@ def check_belongs(facts: Mapping[str, Any], data: Dataset, seed: int, place: Pat
 
     Args:
         facts: The checkpoint's metadata.
-        data: The images that are asked for now.
+        data: The images that are asked for now; those of its record count, missing ones included.
         seed: The one that is asked for now.
         place: The run or checkpoint, for the message.
 
@@ -49,7 +49,7 @@ def check_belongs(facts: Mapping[str, Any], data: Dataset, seed: int, place: Pat
     """
     check_seed(facts, seed, place)
     now = belongings(data, seed)
-    for key in ("statistics", "preprocess", "splits"):
+    for key in ("statistics", "preprocess", "images"):
         if facts.get(key) not in (None, now[key]):
             raise ConfigError(_differs(key, facts, now, place))
 
@@ -66,7 +66,7 @@ def check_seed(facts: Mapping[str, Any], seed: int, place: Path) -> None:
 
 def _differs(key: str, facts: Mapping[str, Any], now: Mapping[str, Any], place: Path) -> str:
     old, new = facts[key], now[key]
-    if key == "splits":
+    if key == "images":
         parts = [part for part in new if old.get(part) != new[part]]
         what = (
             f"on other images: of {facts.get('data')!r} then and {now['data']!r} now, the "

@@ -62,7 +62,7 @@ class FirstHeader(_Common):
 
 
 class Splits(Strict):
-    """Fingerprints of the three splits; see `data.split.Split.fingerprint`."""
+    """Hashes of the images and labels of each side; see `data.record.DataRecord.fingerprints`."""
 
     train: Sha256
     validation: Sha256
@@ -79,7 +79,8 @@ class Header(_Common):
         seed: Of the training and of the splits.
         data: Name of the data set.
         statistics: What images were normalised by.
-        splits: Which images it was trained, selected and tested on.
+        images: Which images it was trained, selected and tested on.
+        splits: The same in checkpoints before images had identities; not compared.
         processes: That trained together.
         train: The run file's section.
         score: Of the validation, where there was one.
@@ -93,6 +94,7 @@ class Header(_Common):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     data: Annotated[str, Field(max_length=4096)] | None = None
     statistics: Literal["data", "imagenet"] | None = None
+    images: Splits | None = None
     splits: Splits | None = None
     processes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     train: dict[str, Any] = Field(default_factory=dict)
