@@ -28,8 +28,8 @@ FLOORS = (
     {"training", "latency", "search", "export", "query"},
     {
         "targets", "pipeline", "resume", "alone", "candidates", "delivery", "pictures", "report",
-        "import_ofa", "run_images", "finalists", "profiling", "importing", "scoring", "findings", "rescoring",
-        "verification",
+        "import_ofa", "run_images", "finalists", "profiling", "importing", "scoring", "findings",
+        "rescoring", "verification",
     },
     {
         "facts", "api", "cli", "__main__", "",

