@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from elastic_nas import delivery, pipeline, profiling
-from elastic_nas.budgets import Budgets, format_count, format_duration, format_size
+from elastic_nas.budgets import Budgets, format_duration, format_size
 from elastic_nas.cli import texts
 from elastic_nas.cli.tables import columns, paragraph
-from elastic_nas.data.dataset import load_dataset
 from elastic_nas.errors import InfeasibleBudget, MeasurementRefused, RunFolderError
 from elastic_nas.files import write_atomic, write_json
 from elastic_nas.progress import say
 from elastic_nas.query import Answer
 from elastic_nas.run_file import read_run_file, recipe
+from elastic_nas.run_images import images_of
 from elastic_nas.runs import RunFolder
 from elastic_nas.scoring import score
 from elastic_nas.training.checkpoint import read_progress
@@ -129,7 +129,7 @@ def _rounded_up(ms: float) -> float:
 def _ends(run: RunFolder) -> dict[str, Any]:
     """Top-1 on the test split of the supernet's two ends, calibrated like any exported child."""
     config = read_run_file(run.run_file)
-    data = load_dataset(config.data, config.seed, config.statistics)
+    data = images_of(run, config)
     judge = pipeline.judge_of(run, config, data)
     ends = {"smallest": run.network.smallest, "largest": run.network.largest}
     return {
@@ -140,8 +140,7 @@ def _ends(run: RunFolder) -> dict[str, Any]:
 
 def _closing(folder: Path, manifests: list[dict[str, Any]], ends: dict[str, Any]) -> str:
     rows = [_row(manifest) for manifest in manifests]
-    header = ("budget", "accuracy", "95 % interval", "predicted", "bounded", "measured", "MACs",
-              "file")  # fmt: skip
+    header = ("budget", "top-1", "95 % interval", "predicted", "bounded", "measured", "file")
     n = ends["largest"]["n"]
     both = ", ".join(
         f"{name} {texts.percent(end['top1'])} ({texts.interval(*end['interval_95'])})"
@@ -167,6 +166,5 @@ def _row(manifest: dict[str, Any]) -> tuple[str, ...]:
         texts.percent(accuracy["top1"]),
         texts.interval(*accuracy["interval_95"]),
         *("not measured" if ms is None else format_duration(ms) for ms in times),
-        format_count(manifest["macs"]),
         format_size(manifest["size_bytes"]),
     )
