@@ -16,7 +16,8 @@ from pydantic import (
     ValidationError,
 )
 
-from elastic_nas.data.index import MOST_NAME, has_control_characters
+from elastic_nas.data.class_names import has_control_characters
+from elastic_nas.data.index import MOST_NAME
 from elastic_nas.data.place import local_path, name_of
 from elastic_nas.data.remote import Cache
 from elastic_nas.data.shards import LocalShard, RemoteShard, Shard

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elastic_nas.config import DataConfig
+from elastic_nas.data.class_names import check_class_names
 from elastic_nas.data.folder import find_folder
 from elastic_nas.data.hub import find_on_hub
 from elastic_nas.data.images import in_parallel, shrink
-from elastic_nas.data.index import has_control_characters
 from elastic_nas.data.preprocess import Preprocess
 from elastic_nas.data.record import LEFT_OUT, SCHEMA, SIDES, DataRecord, Head
 from elastic_nas.data.shard_source import find_shards
@@ -187,12 +187,7 @@ def _digits() -> Source:
 
 def _check_classes(source: Source) -> None:
     """Refuse a class that cannot be learned or named, and a classifier without a choice."""
-    for name in source.classes:
-        if has_control_characters(name):
-            raise DataError(
-                f"the class {name!r} of {source.place!r} has control characters in its name, such "
-                "as a line break: lists of classes have one a line. Rename it."
-            )
+    check_class_names(source.classes, source.place)
     first, *others = source.parts
     images = np.bincount(source.parts[first].labels, minlength=len(source.classes))
     for other in others:

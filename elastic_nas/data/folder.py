@@ -1,6 +1,7 @@
 """Finding the images of a folder: class folders alone, or below train/, val/ and test/."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -8,16 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from elastic_nas import progress
 from elastic_nas.config import DataConfig
+from elastic_nas.data.class_names import alike
 from elastic_nas.data.identity import identity_of, stacked
 from elastic_nas.data.images import SUFFIXES, find_damage, in_parallel
+from elastic_nas.data.layout import ALL, listed, parts_of, unlisted
+from elastic_nas.data.passed_over import by_name, ending
 from elastic_nas.data.place import local_path
 from elastic_nas.data.split import FileImages, Part, Source
 from elastic_nas.errors import DataError, UnknownName
-
-PARTS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
-"""Names of folders (in any case) that hold class folders of one split."""
 
 MOST_DEPTH = 50
 """Folders within a class folder, one in the other."""
@@ -51,28 +51,29 @@ def find_folder(data: DataConfig) -> Source:
 
     Raises:
         UnknownName: There is no such folder.
-        DataError: The folder is no set of classes; classes of its parts differ; files are damaged
-            (found here up to 5,000 images, else when they are read).
+        DataError: The folder is no set of classes, or may be read in two ways; classes of its parts
+            differ; files are damaged (found here up to 5,000 images, else when they are read).
     """
     root = _existing(data.source)
     finder = _Finder(root)
-    found = {part: finder.classes_in(folder) for part, folder in _parts(root).items()}
+    folders = parts_of(root, data)
+    finder.look_beside(root, folders)
+    found = {part: finder.images_in(part, paths) for part, paths in folders.items()}
     _check_classes(root, found)
-    if finder.ignored:
-        progress.say(
-            f"Ignored {finder.ignored:,} entries of {root}: hidden, or no images in a class folder."
-        )
+    classes = next(iter(found.values())).classes
     _check_files(root, [name for part in found.values() for name in part.names])
-    parts = {name: _part(root, part) for name, part in found.items()}
-    return Source(root.resolve().name, str(root), next(iter(found.values())).classes, parts)
+    parts = {name: _part(root, part, classes) for name, part in found.items()}
+    return Source(root.resolve().name, str(root), classes, parts, finder.left_out)
 
 
-def _part(root: Path, found: Found) -> Part:
+def _part(root: Path, found: Found, classes: tuple[str, ...]) -> Part:
     identities = in_parallel(
         lambda name: identity_of((root / name).read_bytes()), found.names, "Hashing images"
     )
     images = FileImages(root, found.names, stacked(identities))
-    return Part(found.names, np.array(found.labels, dtype=np.int64), images)
+    place = {name: label for label, name in enumerate(classes)}
+    of_own = np.array([place[name] for name in found.classes], dtype=np.int64)
+    return Part(found.names, of_own[np.array(found.labels, dtype=np.int64)], images)
 
 
 def _existing(source: str) -> Path:
@@ -97,67 +98,66 @@ def _siblings(path: Path) -> list[str]:
         return []
 
 
-def _listed(folder: Path) -> list[Path]:
-    """The entries of a folder, sorted.
-
-    Raises:
-        DataError: It cannot be listed.
-    """
-    try:
-        return [folder / name for name in sorted(os.listdir(folder))]
-    except OSError as error:
-        raise _unlisted(folder, error) from error
-
-
-def _visible(paths: list[Path]) -> list[Path]:
-    return [path for path in paths if not path.name.startswith(".")]
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [path for path in _visible(_listed(folder)) if os.path.isdir(path)]
-
-
 class _Finder:
-    """Lists folders below a root, counting what it ignores."""
+    """Lists folders below a root, counting what it passes over."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.ignored = root, 0
+        self.root, self.left_out = root, Counter[str]()
 
     def entries(self, folder: Path) -> list[Path]:
-        """Visible entries, sorted."""
-        entries = _listed(folder)
-        visible = _visible(entries)
-        self.ignored += len(entries) - len(visible)
-        return visible
+        """Entries that may be images or folders of images, sorted."""
+        entries = []
+        for path in listed(folder):
+            kind = by_name(path.name)
+            if kind is None:
+                entries.append(path)
+            else:
+                self.left_out[kind] += 1
+        return entries
 
-    def classes_in(self, folder: Path) -> Found:
-        """The images in the class folders of `folder`."""
-        entries = self.entries(folder)
-        classes = [path for path in entries if os.path.isdir(path)]
-        flat = [path for path in entries if path.suffix.lower() in SUFFIXES]
+    def look_beside(self, root: Path, parts: dict[str, list[Path]]) -> None:
+        """Count what lies beside the folders of the parts."""
+        if ALL in parts and parts[ALL] == [root]:
+            return
+        used = {path for paths in parts.values() for path in paths}
+        for path in self.entries(root):
+            if path not in used:
+                self._leave(path, "folders beside the parts")
+
+    def _leave(self, path: Path, folder: str) -> None:
+        if path.is_dir():
+            self.left_out[folder] += 1
+        elif path.suffix.lower() in SUFFIXES:
+            self.left_out["images outside of class folders"] += 1
+        else:
+            self.left_out[ending(path.name)] += 1
+
+    def images_in(self, part: str, folders: list[Path]) -> Found:
+        """The images in the class folders of some folders, as one part."""
+        images: dict[str, list[Path]] = {}
+        for folder in folders:
+            for class_folder in self._class_folders(folder):
+                of_class = list(self._images(class_folder, set()))
+                if not of_class and part in (ALL, "train"):
+                    raise DataError(_no_images(class_folder))
+                images.setdefault(class_folder.name, []).extend(of_class)
+        classes = tuple(sorted(name for name, paths in images.items() if paths))
         if not classes:
-            raise DataError(_no_classes(folder, len(flat), empty=not entries))
-        self.ignored += len(entries) - len(classes)
-        images = [
-            (label, path)
-            for label, class_folder in enumerate(classes)
-            for path in self._nonempty(class_folder)
-        ]
-        names = (path.relative_to(self.root).as_posix() for _, path in images)
-        return Found(
-            tuple(path.name for path in classes),
-            tuple(names),
-            tuple(label for label, _ in images),
-        )
+            raise DataError(f"the folders of {part} in {str(self.root)!r} hold no images.")
+        pairs = [(label, path) for label, name in enumerate(classes) for path in images[name]]
+        names = (path.relative_to(self.root).as_posix() for _, path in pairs)
+        return Found(classes, tuple(names), tuple(label for label, _ in pairs))
 
-    def _nonempty(self, class_folder: Path) -> list[Path]:
-        images = list(self._images(class_folder, set()))
-        if not images:
-            raise DataError(
-                f"the class folder {str(class_folder)!r} has no images "
-                f"({', '.join(sorted(SUFFIXES))}). Add some, or remove the folder."
-            )
-        return images
+    def _class_folders(self, folder: Path) -> list[Path]:
+        entries = self.entries(folder)
+        classes = [path for path in entries if path.is_dir()]
+        if not classes:
+            flat = sum(path.suffix.lower() in SUFFIXES for path in entries)
+            raise DataError(_no_classes(folder, flat, empty=not entries))
+        for path in entries:
+            if not path.is_dir():
+                self._leave(path, "")
+        return classes
 
     def _images(self, folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
         """Images at any depth; each real folder once, so that loops of links end."""
@@ -168,25 +168,27 @@ class _Finder:
         if len(folder.parts) - len(self.root.parts) > MOST_DEPTH:
             raise DataError(f"{str(folder)!r} lies more than {MOST_DEPTH} folders deep.")
         for path in self.entries(folder):
-            if path.suffix.lower() in SUFFIXES:  # even if it is a folder or a dead link: damage
-                yield path
-            elif os.path.isdir(path):
+            if path.is_dir():
                 yield from self._images(path, seen)
+            elif path.suffix.lower() in SUFFIXES:  # even a dead link: that is damage
+                yield path
             else:
-                self.ignored += 1
+                self.left_out[ending(path.name)] += 1
 
 
 def _identity(folder: Path) -> tuple[int, int]:
     try:
         status = folder.stat()
     except OSError as error:
-        raise _unlisted(folder, error) from error
+        raise unlisted(folder, error) from error
     return status.st_dev, status.st_ino
 
 
-def _unlisted(folder: Path, error: OSError) -> DataError:
-    reason = error.strerror or error
-    return DataError(f"cannot list the folder {str(folder)!r}: {reason}.")
+def _no_images(class_folder: Path) -> str:
+    return (
+        f"the class folder {str(class_folder)!r} has no images ({', '.join(sorted(SUFFIXES))}). "
+        "Add some, or remove the folder."
+    )
 
 
 def _no_classes(folder: Path, images: int, empty: bool) -> str:
@@ -200,39 +202,12 @@ def _no_classes(folder: Path, images: int, empty: bool) -> str:
     return f"{str(folder)!r} has no class folders. {HELP}"
 
 
-def _parts(root: Path) -> dict[str, Path]:
-    """Which folders hold class folders: the root (``all``), or one for each part."""
-    folders = _folders(root)
-    named = [path for path in folders if path.name.lower() in PARTS]
-    # A folder called train that holds no folders may be a class, beside bus and car.
-    if not any(_folders(path) for path in named) and len(named) < len(folders):
-        return {"all": root}
-    parts = {PARTS[path.name.lower()]: path for path in named}
-    for part in parts:
-        same = [path.name for path in named if PARTS[path.name.lower()] == part]
-        if len(same) > 1:
-            names = ", ".join(same)
-            raise DataError(f"{str(root)!r} has several folders for one split: {names}. Keep one.")
-    if not parts:
-        return {"all": root}
-    _check_parts(root, parts)
-    return {part: parts[part] for part in sorted(parts, key=["train", "val", "test"].index)}
-
-
-def _check_parts(root: Path, parts: dict[str, Path]) -> None:
-    if "train" not in parts:
-        raise DataError(
-            f"{str(root)!r} has no folder 'train' beside {' and '.join(sorted(parts))}. Add it, or "
-            "put all class folders directly into one folder: it is split for you."
-        )
-    if len(parts) == 1:
-        raise DataError(
-            f"{str(root)!r} has no folder 'test' or 'val' beside 'train'. Add one, or use "
-            f"{str(parts['train'])!r} as the source: it is split for you."
-        )
-
-
 def _check_classes(root: Path, parts: dict[str, Found]) -> None:
+    """Refuse a classifier without a choice, and classes that cannot be learned.
+
+    Raises:
+        DataError: There is one class alone, or one of another part is not in the first.
+    """
     first, *others = parts
     expected = parts[first].classes
     if len(expected) < 2:
@@ -240,11 +215,13 @@ def _check_classes(root: Path, parts: dict[str, Found]) -> None:
             f"{str(root)!r} has only one class, {expected[0]!r}; a classifier needs at least two."
         )
     for other in others:
-        for name in sorted(set(expected) ^ set(parts[other].classes)):
-            there, missing = (first, other) if name in expected else (other, first)
+        for name in sorted(set(parts[other].classes) - set(expected)):
+            near = next((known for known in expected if alike(known) == alike(name)), None)
+            hint = "" if near is None else f" There it is called {near!r} ({near!a})."
             raise DataError(
-                f"the class {name!r} is in {there} but not in {missing} of {str(root)!r}. All "
-                "splits need the same class folders."
+                f"the class {name!r} ({name!a}) is in {other} but not in {first} of "
+                f"{str(root)!r}: it cannot be learned.{hint} Add its images to {first}, rename the "
+                f"folder, or take it out of {other}."
             )
 
 

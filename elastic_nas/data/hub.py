@@ -12,9 +12,9 @@ from PIL import Image
 
 from elastic_nas import progress
 from elastic_nas.config import DataConfig
-from elastic_nas.data.folder import PARTS
 from elastic_nas.data.identity import identity_of, stacked
 from elastic_nas.data.images import read_image
+from elastic_nas.data.part_words import part_of
 from elastic_nas.data.place import HUB, name_of, saved_path
 from elastic_nas.data.split import Part, Source
 from elastic_nas.errors import ConfigError, DataError, ElasticNasError, UnknownName
@@ -88,7 +88,7 @@ def find_on_hub(data: DataConfig) -> Source | None:
 
 def _source(source: str, loaded: Any) -> Source:
     given = loaded if isinstance(loaded, Mapping) else {"all": loaded}
-    parts = {PARTS.get(key.lower(), key): data for key, data in given.items()}
+    parts = {part_of(key) or key: data for key, data in given.items()}
     if len(parts) < len(given):
         raise DataError(f"{source!r} has several parts for one split: {', '.join(given)}.")
     known = {key: parts[key] for key in ("all", "train", "val", "test") if key in parts}

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import BinaryIO
-from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
 
+from elastic_nas.data.class_names import has_control_characters
 from elastic_nas.data.images import MOST_BYTES
 from elastic_nas.data.tar import members_of
 from elastic_nas.errors import DataError
@@ -95,11 +95,6 @@ def read_index(file: BinaryIO, shard: str) -> Index:
         classes,
         "\0".join(members),
     )
-
-
-def has_control_characters(name: str) -> bool:
-    """Whether a name would break the lines or the terminal that it is written to."""
-    return any(category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name)
 
 
 Label = int | str
