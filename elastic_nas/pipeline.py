@@ -105,11 +105,10 @@ def _network_for(
     data: "Dataset", config: "RunConfig", space: str, named_in: str
 ) -> tuple["RunConfig", Network]:
     """The network for these images, and the run file with its space; says what they are."""
+    from elastic_nas.data.told import table
+
     network = Network(plugins.anchored(space), len(data.labels), named_in=named_in)
-    say(
-        f"{data.name}: {len(data.train)} training, {len(data.validation)} search-validation "
-        f"and {len(data.test)} test images of {len(data.labels)} classes."
-    )
+    say(table(data))
     return config.model_copy(update={"space": network.space_name}), network
 
 

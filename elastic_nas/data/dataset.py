@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from elastic_nas import progress
 from elastic_nas.config import DataConfig
 from elastic_nas.data.class_names import check_class_names
 from elastic_nas.data.folder import find_folder
 from elastic_nas.data.hub import find_on_hub
 from elastic_nas.data.images import in_parallel, shrink
+from elastic_nas.data.passed_over import told
 from elastic_nas.data.preprocess import Preprocess
 from elastic_nas.data.record import LEFT_OUT, SCHEMA, SIDES, DataRecord, Head
 from elastic_nas.data.shard_source import find_shards
@@ -96,6 +98,8 @@ def load_dataset(source: str | DataConfig, seed: int = 0, statistics: str = "dat
     """
     data = DataConfig().model_copy(update={"source": source}) if isinstance(source, str) else source
     found = find_source(data)
+    if found.left_out:
+        progress.say(f"Left out of {found.place}: {told(found.left_out)}.")
     photographs = data.source != DIGITS
     splits = _splits(found, seed, SHARES_ALONE if photographs else SHARES_DIGITS)
     sample = SAMPLE if photographs else len(splits["train"])
