@@ -1,19 +1,23 @@
 """Folders of class folders: layouts, and what is wrong with some."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from elastic_nas.config import DataConfig
 from elastic_nas.data import folder as folder_module
+from elastic_nas.data import layout as layout_module
 from elastic_nas.data.dataset import load_dataset
 from elastic_nas.errors import DataError, UnknownName
 
 
 def save(path, size=(12, 10), seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng([seed, *path.name.encode()])
+    # Else classes and parts would hold the same pictures.
+    rng = np.random.default_rng([seed, *"/".join(path.parts[-3:]).encode("utf-8", "replace")])
     Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)).save(path)
 
 
@@ -60,11 +64,20 @@ def test_all_three_parts_are_taken_as_they_are(tmp_path):
     assert sizes(load_dataset(str(tmp_path))) == (6, 3, 4)
 
 
-def test_other_folders_beside_the_parts_are_left_alone(tmp_path):
+def test_other_folders_beside_the_parts_make_two_readings(tmp_path):
     classes(tmp_path / "train", {"a": 3, "b": 3})
     classes(tmp_path / "test", {"a": 1, "b": 1})
     save(tmp_path / "plots" / "x.png")
-    assert load_dataset(str(tmp_path)).labels == ("a", "b")
+    with pytest.raises(DataError, match=r"data\.parts=test:test,train:train") as caught:
+        load_dataset(str(tmp_path))
+    assert "data.parts=none" in str(caught.value)
+    given = DataConfig(source=str(tmp_path), parts="test:test,train:train")
+    data = load_dataset(given)
+    assert data.labels == ("a", "b")
+    assert data.record.head.left_out == {"folders beside the parts": 1}
+    none = DataConfig(source=str(tmp_path), parts="none")
+    with pytest.raises(DataError, match=r"'plots' .* has 1 of the 3 images"):
+        load_dataset(none)
 
 
 def test_a_class_may_be_called_train(tmp_path):
@@ -86,9 +99,11 @@ def test_what_is_no_image_is_ignored_and_counted_once(tmp_path, capsys):
     (tmp_path / "README.txt").touch()
     save(tmp_path / ".cache" / "x.png")
     assert sum(sizes(load_dataset(str(tmp_path)))) == 6
-    assert capsys.readouterr().err.count("Ignored 4 entries") == 1
+    assert "hidden 1" in (told := capsys.readouterr().err)
+    assert "made by systems 2" in told
+    assert ".txt 1" in told
     load_dataset(str(classes(tmp_path / "clean", {"a": 3, "b": 3})))
-    assert "Ignored" not in capsys.readouterr().err
+    assert "Left out" not in capsys.readouterr().err
 
 
 def test_links_are_followed_and_loops_end(tmp_path):
@@ -105,7 +120,9 @@ def test_links_are_followed_and_loops_end(tmp_path):
 def test_the_split_does_not_depend_on_listing_or_creation_order(tmp_path, monkeypatch):
     one = classes(tmp_path / "one", {"a": 20, "b": 30})
     for path in sorted(one.rglob("*.png"), reverse=True):
-        save(tmp_path / "two" / path.relative_to(one))
+        copy = tmp_path / "two" / path.relative_to(one)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
     before = load_dataset(str(one))
     real = folder_module.os.listdir
     monkeypatch.setattr(folder_module.os, "listdir", lambda path: sorted(real(path), reverse=True))
@@ -178,12 +195,6 @@ def small_class_in_train(root):
     return root
 
 
-def class_missing_in_test(root):
-    classes(root / "test", {"a": 1, "c": 1})
-    classes(root / "train", {"a": 3, "b": 3, "c": 3})
-    return root
-
-
 def class_missing_in_train(root):
     classes(root / "test", {"a": 1, "b": 1, "c": 1})
     classes(root / "train", {"a": 3, "c": 3})
@@ -231,13 +242,12 @@ def two_validations(root):
         (empty_class, DataError, ["class folder", "b' has no images", ".jpeg"]),
         (small_class, DataError, ["'rare'", "has 2 of the 3 images"]),
         (small_class_in_train, DataError, ["'rare'", "has 1 of the 2 images"]),
-        (class_missing_in_test, DataError, ["'b' is in train but not in test"]),
-        (class_missing_in_train, DataError, ["'b' is in test but not in train"]),
+        (class_missing_in_train, DataError, ["'b' ('b') is in test but not in train"]),
         (no_test, DataError, ["no folder 'test' or 'val'", "train' as the source"]),
-        (no_train, DataError, ["no folder 'train' beside test and val"]),
-        (flat_test, DataError, ["test' has no class folders", "lie flat"]),
-        (flat_parts, DataError, ["train' has no class folders", "lie flat"]),
-        (two_validations, DataError, ["several folders for one split: val, valid"]),
+        (no_train, DataError, ["no folder 'train' beside 'test' and 'val'"]),
+        (flat_test, DataError, ["without class folders in 'test'", "data.parts=none"]),
+        (flat_parts, DataError, ["without class folders in 'test' and 'train'"]),
+        (two_validations, DataError, ["several name one part", "val:val,val:valid"]),
     ],
 )
 def test_errors_say_what_is_wrong_and_what_to_do(tmp_path, make, error, words):
@@ -263,14 +273,13 @@ def test_broken_files_are_listed(tmp_path):
     classes(tmp_path, {"a": 10, "b": 10})
     for number in range(6):
         (tmp_path / "a" / f"{number:03}.png").write_bytes(b"junk")
-    (tmp_path / "b" / "x.jpg").mkdir()
     (tmp_path / "b" / "y.jpg").symlink_to(tmp_path / "nowhere")
     with pytest.raises(DataError) as caught:
         load_dataset(str(tmp_path))
     lines = str(caught.value).splitlines()
-    assert lines[0].startswith("8 of 22 images")
+    assert lines[0].startswith("7 of 21 images")
     assert lines[1:6] == [f"  'a/{n:03}.png': it is no image of a known format" for n in range(5)]
-    assert lines[6] == "  and 3 more"
+    assert lines[6] == "  and 2 more"
     assert lines[7].startswith("Delete or replace")
 
 
@@ -316,7 +325,7 @@ def test_files_and_folders_that_vanish_are_named(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"cannot read the image .*a/00\d\.png"):
         [dataset.train.image(i) for i in range(len(dataset.train))]
     with pytest.raises(DataError, match=r"cannot list the folder .*Not a directory"):
-        folder_module._listed(root / "a")
+        layout_module.listed(root / "a")
     finder = folder_module._Finder(root)
     with pytest.raises(DataError, match=r"cannot list the folder .*No such file"):
         list(finder._images(root / "gone", set()))
@@ -351,4 +360,4 @@ def test_a_large_folder_is_read_lazily(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_listed(tmp_path):
     with pytest.raises(DataError, match=r"cannot list the folder .*No such file"):
-        folder_module._listed(tmp_path / "gone")
+        layout_module.listed(tmp_path / "gone")

@@ -1,0 +1,190 @@
+"""Parts or classes: told by the names of folders, and never guessed where both may be."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elastic_nas.config import DataConfig
+from elastic_nas.data.class_names import alike, check_class_names
+from elastic_nas.data.dataset import load_dataset
+from elastic_nas.data.layout import ALL, parts_of
+from elastic_nas.data.part_words import is_fold, part_of
+from elastic_nas.data.told import table
+from elastic_nas.errors import DataError
+from tests.test_data_folder import classes, save
+
+WORDS = {
+    "train": "train Training TRAIN trn trainset train_set training_data train-images images_train "
+             "X_train imgsTrain train2017 seg_train 01_train train_01 TrainSet",
+    "val": "val valid Validation VALIDATION dev devel val2017 valid_set validset eval dev_images",
+    "test": "test Testing TEST tst testset test_images X_test holdout test1 seg_test",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [(name, part) for part, names in WORDS.items() for name in names.split()]
+)
+def test_the_words_that_people_use_name_parts(name, part):
+    assert part_of(name) == part
+    assert not is_fold(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bus", "trainer", "testosterone", "validity", "devon", "train station", "contest", "latest",
+     "train_test", "trainB", "tests_of_time", "", "123", "sets", "images", "Évaluation-x"],
+)  # fmt: skip
+def test_other_words_do_not(name):
+    assert part_of(name) is None
+
+
+@pytest.mark.parametrize("name", ["fold1", "fold_2", "Fold-03", "cv3", "split0", "KFold 4"])
+def test_folds_are_known(name):
+    assert is_fold(name)
+    assert part_of(name) is None
+
+
+@given(st.text(max_size=30))
+def test_any_name_has_one_meaning_or_none(name):
+    assert part_of(name) in (None, "train", "val", "test")
+    assert not (is_fold(name) and part_of(name))
+    assert part_of(f"{name} ") == part_of(name)
+
+
+def tree(root, *folders):
+    for folder in folders:
+        for number in range(3):
+            save(root / folder / f"{number}.png")
+    return root
+
+
+PARTED = [
+    ("Training/a Training/b Testing/a Testing/b", {"train": ["Training"], "test": ["Testing"]}),
+    ("train_set/a train_set/b valid/a valid/b test_set/a",
+     {"train": ["train_set"], "val": ["valid"], "test": ["test_set"]}),
+    ("seg_train/a seg_train/b seg_test/a seg_test/b", {"train": ["seg_train"], "test": ["seg_test"]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("folders", "parts"), PARTED)
+def test_parts_of_any_spelling(tmp_path, folders, parts):
+    root = tree(tmp_path, *folders.split())
+    found = parts_of(root, DataConfig(source=str(root)))
+    assert {part: [path.name for path in paths] for part, paths in found.items()} == parts
+    assert load_dataset(str(root)).labels == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "folders",
+    ["bus car train", "train bus/day bus/night car", "bullet_train steam_train", "test bus",
+     "cat/close cat/far dog/close dog/far", "a/a b/b", "validity devon"],
+)  # fmt: skip
+def test_what_are_classes(tmp_path, folders):
+    root = tree(tmp_path, *folders.split())
+    assert parts_of(root, DataConfig(source=str(root))) == {ALL: [root]}
+
+
+OPEN = [
+    ("train_images test_images", ["data.parts=test:test_images,train:train_images"]),
+    ("train/a train/b test/a test/b extra/a", ["beside 'extra'", "train:train"]),
+    ("train test bus", ["beside 'bus'"]),
+    ("fold1/a fold1/b fold2/a fold2/b fold3/a fold3/b",
+     ["data.parts=train:fold1,train:fold2,test:fold3"]),
+    ("cat dog pics/cat pics/dog", ["unpacked into itself", "pics' as the source"]),
+    ("cat/train cat/test dog/train dog/test", ["folders for parts", "within a class"]),
+    ("train/a train/b val/a val/b valid/a valid/b", ["several name one part", "val:valid"]),
+    ("train/images train/labels test/images test/labels", ["detection"]),
+    ("images labels", ["detection"]),
+    ("train/a train/b test/c test/d", ["other folders in test"]),
+    ("test/a test/b val/a val/b", ["no folder 'train'"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("folders", "words"), OPEN)
+def test_two_readings_end_with_both_and_an_option(tmp_path, folders, words):
+    root = tree(tmp_path, *folders.split())
+    with pytest.raises(DataError) as caught:
+        load_dataset(str(root))
+    for word in [*words, "data.parts=none"]:
+        assert word in str(caught.value)
+    none = DataConfig(source=str(root), parts="none")
+    assert len(load_dataset(none).labels) == len({name.split("/")[0] for name in folders.split()})
+
+
+def test_a_folder_around_the_data_is_named(tmp_path):
+    tree(tmp_path, "photos/cat", "photos/dog")
+    with pytest.raises(DataError, match="one folder alone, 'photos'.*photos' as the source"):
+        load_dataset(str(tmp_path))
+
+
+def test_parts_that_are_named_are_taken(tmp_path):
+    root = tree(tmp_path, *(f"fold{n}/{name}" for n in (1, 2, 3) for name in "ab"))
+    parts = "train:fold1,train:fold2,test:fold3"
+    data = load_dataset(DataConfig(source=str(root), parts=parts))
+    assert [len(data.train) + len(data.validation), len(data.test)] == [12, 6]
+    for wrong, word in (
+        ("train:fold1,test:fold9", "did you mean"),
+        ("test:fold1", "no folder for"),
+    ):
+        with pytest.raises(DataError, match=word):
+            load_dataset(DataConfig(source=str(root), parts=wrong))
+
+
+def test_a_class_without_test_images_is_allowed_and_said(tmp_path):
+    root = tree(tmp_path, "train/a", "train/b", "train/rare", "test/a", "test/b")
+    for _ in range(2):
+        data = load_dataset(str(root))
+        assert data.labels == ("a", "b", "rare")
+        assert "without test images: 'rare'" in table(data)
+        (root / "test" / "rare").mkdir(exist_ok=True)
+
+
+def test_what_is_passed_over_is_counted_by_kind(tmp_path, capsys):
+    root = classes(tmp_path, {"cat": 4, "dog": 4})
+    for number in range(5):
+        save(root / "cat" / "@eaDir" / f"{number}.png" / "THUMB.jpg")
+    for name in ("cat/.x.png", "cat/Thumbs.db", "dog/a.txt", "dog/b.txt", "x.png", "README"):
+        (root / name).touch()
+    (root / "__MACOSX").mkdir()
+    left_out = load_dataset(str(root)).record.head.left_out
+    assert left_out == {
+        "thumbnail folders": 1, "hidden": 1, "made by systems": 2, ".txt": 2,
+        "images outside of class folders": 1, "without an ending": 1,
+    }  # fmt: skip
+    assert ".txt 2" in capsys.readouterr().err
+
+
+def test_the_table_fits_a_terminal(tmp_path):
+    root = tree(tmp_path, *(f"{'long ' * 20}{number}" for number in range(12)))
+    lines = table(load_dataset(str(root))).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "  and 2 more classes" in lines
+
+
+@pytest.mark.parametrize(
+    ("names", "word"),
+    [
+        (["Cat", "cat"], "differ only by case"),
+        (["caf\u00e9", "cafe\u0301"], r"cafe\\u0301"),
+        (["a\u2028b", "c"], "control characters"),
+        (["\ufeffa", "c"], "byte order mark"),
+        ([" ", "c"], "spaces alone"),
+        (["a ", "c"], "spaces at an end"),
+        (["\udcff", "c"], "no text"),
+    ],
+)
+def test_names_that_are_no_text_or_cannot_be_told_apart(names, word):
+    with pytest.raises(DataError, match=word):
+        check_class_names(names, "here")
+
+
+def test_a_class_that_differs_by_case_between_parts_is_shown(tmp_path):
+    root = tree(tmp_path, "train/a", "train/B", "test/a", "test/b")
+    with pytest.raises(DataError, match=r"'b' .* is in test but not in train.* called 'B'"):
+        load_dataset(str(root))
+
+
+@given(st.text(min_size=1, max_size=10))
+def test_names_are_alike_in_any_case_and_form(name):
+    assert alike(alike(name)) == alike(name)
+    check_class_names(["x1", "x2"], "here")
