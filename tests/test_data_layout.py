@@ -62,7 +62,8 @@ PARTED = [
     ("Training/a Training/b Testing/a Testing/b", {"train": ["Training"], "test": ["Testing"]}),
     ("train_set/a train_set/b valid/a valid/b test_set/a",
      {"train": ["train_set"], "val": ["valid"], "test": ["test_set"]}),
-    ("seg_train/a seg_train/b seg_test/a seg_test/b", {"train": ["seg_train"], "test": ["seg_test"]}),
+    ("seg_train/a seg_train/b seg_test/a seg_test/b",
+     {"train": ["seg_train"], "test": ["seg_test"]}),
 ]  # fmt: skip
 
 
@@ -113,7 +114,7 @@ def test_two_readings_end_with_both_and_an_option(tmp_path, folders, words):
 
 def test_a_folder_around_the_data_is_named(tmp_path):
     tree(tmp_path, "photos/cat", "photos/dog")
-    with pytest.raises(DataError, match="one folder alone, 'photos'.*photos' as the source"):
+    with pytest.raises(DataError, match=r"one folder alone, 'photos'.*photos' as the source"):
         load_dataset(str(tmp_path))
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from elastic_nas.config import DataConfig
 from elastic_nas.data.class_names import alike
+from elastic_nas.data.formats import SUFFIXES
 from elastic_nas.data.identity import identity_of, stacked
-from elastic_nas.data.images import SUFFIXES, find_damage, in_parallel
+from elastic_nas.data.images import find_damage, in_parallel
 from elastic_nas.data.layout import ALL, listed, parts_of, unlisted
 from elastic_nas.data.passed_over import by_name, ending
 from elastic_nas.data.place import local_path

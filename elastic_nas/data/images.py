@@ -3,7 +3,7 @@
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,22 +11,17 @@ from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from elastic_nas import progress
+from elastic_nas.data.formats import FORMATS, register
 from elastic_nas.data.identity import identity_of
+from elastic_nas.data.pixels import AS_IT_SAYS, Open, Reading, to_rgb
+from elastic_nas.data.whole import check_whole
 from elastic_nas.errors import DataError
 from elastic_nas.outside import open_file
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-"""Endings, in lower case, of the files that count as images."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-"""Pillow's names of the formats that are read, whatever a file is called; others of its parsers
-start programs (EPS) or are hardly ever needed."""
 
 MOST_BYTES = 200_000_000
 """Size of an encoded image; a larger one is refused."""
@@ -42,24 +37,23 @@ MOST_SCANNED = 4_000_000_000
 """Pixels times scans of a progressive JPEG file: each scan goes over all pixels, and a scan may
 take 10 bytes of the file."""
 
+ORIENTATION = 0x0112
+"""The tag of EXIF data that tells how a picture was turned."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each orientation."""
+
 SAY_PROGRESS_FROM = 2000
 """Images; fewer are read without a word."""
 
-
-@dataclass(frozen=True)
-class Reading:
-    """What pixels mean where files leave it open.
-
-    Attributes:
-        bits: Of pixels that are stored in more than 8; None: as the file says.
-        bands: ``rgba``, ``rgb`` (a fourth band is left out) or None: as the file says.
-    """
-
-    bits: int | None = None
-    bands: str | None = None
-
-
-AS_IT_SAYS = Reading()
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -156,11 +150,13 @@ def read_image(
         reading: What its pixels mean.
 
     Raises:
-        DataError: The file is missing, no regular file, damaged, no image, of floating-point
-            pixels, or larger than 200 MB or 64 million pixels.
+        DataError: The file is missing, no regular file, damaged, no image, or larger than 200 MB
+            or 64 million pixels; or what its pixels mean is open, see `pixels`.
     """
     try:
-        return _read(_content(Path(path)) if content is None else content)
+        return _read(_content(Path(path)) if content is None else content, reading)[0]
+    except Open as error:
+        raise DataError(f"cannot read the image {str(path)!r}: {error}.") from error
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged bytes
         raise DataError(
             f"cannot read the image {str(path)!r}: {_reason(error)}. Delete or replace it."
@@ -174,7 +170,7 @@ class Examined:
     Attributes:
         pixels: Identity of the decoded picture, see `identity`; empty where it cannot be decoded.
         damage: Why it cannot be read; empty where it can.
-        open: ``bits`` or ``bands`` where what the pixels mean is open; else empty.
+        open: What is open of the pixels' meaning, see `pixels`; else empty.
         peak: The largest value of pixels that are stored in more than 8 bits; 0 of others.
     """
 
@@ -192,31 +188,19 @@ def examine(content: bytes, reading: Reading = AS_IT_SAYS) -> Examined:
         reading: What its pixels mean, as far as that is known.
     """
     try:
-        image = _read(content)
+        image, peak = _read(content, reading)
+    except Open as error:
+        return Examined(open=error.kind, peak=error.peak)
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged bytes
         return Examined(damage=_reason(error))
     size = f"{image.width}x{image.height}:".encode()
-    return Examined(pixels=identity_of(size + image.tobytes()))
-
-
-def settled(examined: Iterable[Examined], reading: Reading, place: str) -> Reading:
-    """What the pixels of a set mean, by all of its images.
-
-    Args:
-        examined: Of the images.
-        reading: What is known of it.
-        place: Of the set, for messages.
-
-    Raises:
-        DataError: It is open; the choices are named.
-    """
-    return reading
+    return Examined(pixels=identity_of(size + image.tobytes()), peak=peak)
 
 
 def find_damage(path: Path) -> str | None:
     """Why the file is no readable image, or None: by reading it as it will be read."""
     try:
-        _read(_content(path))
+        _read(_content(path), AS_IT_SAYS)
     except Exception as error:  # as above
         return _reason(error)
     return None
@@ -227,13 +211,18 @@ def _content(path: Path) -> bytes:
         return file.read(MOST_BYTES + 1)
 
 
-def _read(content: bytes) -> Image.Image:
+def _read(content: bytes, reading: Reading) -> tuple[Image.Image, int]:
+    """An image as it is used, and its largest value where it is stored in more than 8 bits."""
     if len(content) > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+    register()
     with _room.held(), _quiet, Image.open(BytesIO(content), formats=FORMATS) as image:
         _check_size(image, content)
         _room.take(image.width * image.height)
-        return _rgb(_upright(image))
+        image.load()
+        check_whole(image, content)
+        rgb, peak = to_rgb(image, content, reading)
+        return _upright(image, rgb), peak
 
 
 def _check_size(image: Image.Image, content: bytes) -> None:
@@ -293,31 +282,14 @@ def shrink(image: Image.Image, shorter_side: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    image.load()
+def _upright(image: Image.Image, rgb: Image.Image) -> Image.Image:
+    """The picture turned as the EXIF data of its file say."""
     try:
-        return ImageOps.exif_transpose(image)
+        orientation = image.getexif().get(ORIENTATION)
     except Exception:  # damaged EXIF data do not make the picture unreadable
-        return image
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    image.load()
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of unknown range")
-    if image.mode.startswith("I"):
-        return _from_16_bits(image)
-    if image.has_transparency_data:
-        opaque = image.convert("RGBA")
-        white = Image.new("RGBA", opaque.size, "white")
-        return Image.alpha_composite(white, opaque).convert("RGB")
-    return image.convert("RGB")
-
-
-def _from_16_bits(image: Image.Image) -> Image.Image:
-    """0-65535 to 0-255; Pillow's own conversion clips at 255."""
-    values: np.ndarray[Any, np.dtype[Any]] = np.asarray(image).clip(0, 65535).astype(np.int32)
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+        return rgb
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def _reason(error: Exception) -> str:

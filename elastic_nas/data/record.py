@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from elastic_nas.data.identity import WIDTH, digest_of
-from elastic_nas.data.images import Reading
+from elastic_nas.data.pixels import Reading
 from elastic_nas.data.preprocess import Preprocess
 from elastic_nas.errors import RunFolderError
 from elastic_nas.outside import parse_json, read_bytes

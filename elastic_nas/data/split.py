@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elastic_nas.data.identity import digest_of, identity_of, stacked
-from elastic_nas.data.images import AS_IT_SAYS, Reading, in_parallel, read_image
+from elastic_nas.data.images import in_parallel, read_image
+from elastic_nas.data.pixels import AS_IT_SAYS, Reading
 from elastic_nas.data.preprocess import Preprocess
 from elastic_nas.data.shards import MUCH, ShardImages
 

@@ -1,0 +1,135 @@
+"""Whether all pixels of a file were there: Pillow reads some that end early without a word."""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from PIL import Image
+
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Of a PNG file, by its colour type."""
+
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+          (0, 1, 1, 2))  # fmt: skip
+"""First column and row, and steps, of the passes of an interlaced PNG file (RFC 2083)."""
+
+_STEP = 1 << 20
+
+
+def check_whole(image: Image.Image, content: bytes) -> None:
+    """Refuse a loaded image of which the file holds a part only.
+
+    Args:
+        image: Loaded; pixels that were not there are 0.
+        content: Of its file.
+
+    Raises:
+        ValueError: Its pixels end early.
+    """
+    short = _SHORT.get(image.format or "")
+    if short is not None and _may_be_short(image) and short(content):
+        raise ValueError("its pixels end early")
+
+
+def _may_be_short(image: Image.Image) -> bool:
+    """Whether the last row is empty, as it is where the file ended before; interlaced ones may be
+    anyway."""
+    if image.info.get("interlace") or image.format == "JPEG2000":
+        return True
+    last = image.crop((0, image.height - 1, image.width, image.height))
+    return not np.asarray(last).any()
+
+
+def _png_is_short(content: bytes) -> bool:
+    width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", content[16:29])
+    bits = depth * _CHANNELS.get(colour, 1)
+    passes = _ADAM7 if interlace else ((0, 0, 1, 1),)
+    expected = 0
+    for left, top, right, down in passes:
+        columns, rows = -((left - width) // right), -((top - height) // down)
+        if columns > 0 and rows > 0:
+            expected += rows * (1 + -(-columns * bits // 8))
+    return _inflated(content, expected) < expected
+
+
+def _inflated(content: bytes, most: int) -> int:
+    """Bytes that a PNG file's pixels take unpacked, as far as `most`."""
+    packed, count = zlib.decompressobj(), 0
+    for part in _image_data(content):
+        left = part
+        while left and count < most and not packed.eof:
+            count += len(packed.decompress(left, _STEP))
+            left = packed.unconsumed_tail
+    return count
+
+
+def _image_data(content: bytes) -> Iterator[bytes]:
+    at = 8
+    while at + 8 <= len(content):
+        size, kind = struct.unpack(">I4s", content[at : at + 8])
+        if kind == b"IDAT":
+            yield content[at + 8 : at + 8 + size]
+        at += size + 12
+
+
+def _gif_is_short(content: bytes) -> bool:
+    """Whether the first picture of a GIF file has fewer pixels than it says (GIF89a, 20 and 22)."""
+    at = 13 + _gif_palette(content[10])
+    while content[at : at + 1] == b"!":  # extensions
+        at = _gif_blocks(content, at + 2)[1]
+    width, height, flags = struct.unpack("<HHB", content[at + 5 : at + 10])
+    at += 10 + _gif_palette(flags)
+    packed, _ = _gif_blocks(content, at + 1)
+    return _lzw_pixels(packed, content[at]) < int(width) * int(height)
+
+
+def _gif_palette(flags: int) -> int:
+    """Bytes of the palette that flags announce."""
+    return 3 << ((flags & 7) + 1) if flags & 128 else 0
+
+
+def _gif_blocks(content: bytes, at: int) -> tuple[bytes, int]:
+    """The data of the blocks that begin at a place, and the place behind them."""
+    parts = []
+    while at < len(content) and content[at]:
+        parts.append(content[at + 1 : at + 1 + content[at]])
+        at += 1 + content[at]
+    return b"".join(parts), at + 1
+
+
+def _lzw_pixels(packed: bytes, least: int) -> int:
+    """How many pixels the codes of a GIF file stand for: only lengths are unpacked."""
+    clear, end = 1 << least, (1 << least) + 1
+    lengths: list[int] = []
+    pixels, held, bits, width, last = 0, 0, 0, least + 1, 0
+    for byte in packed:
+        held |= byte << bits
+        bits += 8
+        while bits >= width:
+            code, held, bits = held & ((1 << width) - 1), held >> width, bits - width
+            if code == end:
+                return pixels
+            if code == clear:
+                lengths, width, last = [1] * (end + 1), least + 1, 0
+                continue
+            length = lengths[code] if code < len(lengths) else last + 1
+            pixels += length
+            if last and len(lengths) < 4096:
+                lengths.append(last + 1)
+            last = length
+            if len(lengths) == 1 << width and width < 12:
+                width += 1
+    return pixels
+
+
+def _jpeg2000_is_short(content: bytes) -> bool:
+    """Whether the codes have no end (ISO 15444-1, A.4.4); its mark occurs within none of them."""
+    return b"\xff\xd9" not in content
+
+
+_SHORT: dict[str, Callable[[bytes], bool]] = {
+    "PNG": _png_is_short,
+    "GIF": _gif_is_short,
+    "JPEG2000": _jpeg2000_is_short,
+}
