@@ -194,6 +194,8 @@ def _flat(image: Image.Image, reading: Reading) -> Image.Image:
         return image.convert("RGBA").convert("RGB")
     if open_band:
         raise Open(BANDS)
+    if image.mode == "RGBX":  # Pillow would take all for opaque
+        image = Image.frombytes("RGBA", image.size, image.tobytes())
     opaque = image.convert("RGBA")
     if reading.bands is None and _hides_all(opaque):
         raise Open(BANDS)
