@@ -187,15 +187,16 @@ def _is_deep_colour(image: Image.Image, content: bytes) -> bool:
 
 def _flat(image: Image.Image, reading: Reading) -> Image.Image:
     """8 bits a channel without opacity: on white, or without its band."""
-    open_band = reading.bands is None and _is_unnamed(image)
+    unnamed = _is_unnamed(image)
+    open_band = reading.bands is None and unnamed
     if not image.has_transparency_data and not open_band:
+        if reading.bands == "rgba" and unnamed:
+            raise ValueError("its further band is marked as no opacity, and not read; save it anew")
         return image.convert("RGB")
     if reading.bands == "rgb":
         return image.convert("RGBA").convert("RGB")
     if open_band:
         raise Open(BANDS)
-    if image.mode == "RGBX":  # Pillow would take all for opaque
-        image = Image.frombytes("RGBA", image.size, image.tobytes())
     opaque = image.convert("RGBA")
     if reading.bands is None and _hides_all(opaque):
         raise Open(BANDS)
