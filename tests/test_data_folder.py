@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from elastic_nas.data import checked as checked_module
 from elastic_nas.data import folder as folder_module
 from elastic_nas.data.dataset import load_dataset
 from elastic_nas.errors import DataError, UnknownName
@@ -342,7 +343,7 @@ def test_a_large_folder_is_read_lazily(tmp_path, monkeypatch):
     (tmp_path / "test" / "a" / "000.png").write_bytes(b"junk")
     with pytest.raises(DataError, match="1 of 8"):
         load_dataset(str(tmp_path))
-    monkeypatch.setattr(folder_module, "CHECKED_UP_TO", 7)
+    monkeypatch.setattr(checked_module, "CHECKED_UP_TO", 7)
     test = load_dataset(str(tmp_path)).test
     test.image(1)
     with pytest.raises(DataError, match=r"000\.png"):

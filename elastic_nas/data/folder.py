@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-import numpy as np
-
 from elastic_nas import progress
 from elastic_nas.config import DataConfig
-from elastic_nas.data.identity import identity_of, stacked
-from elastic_nas.data.images import SUFFIXES, find_damage, in_parallel
+from elastic_nas.data.checked import check_files
+from elastic_nas.data.images import SUFFIXES
 from elastic_nas.data.place import local_path
-from elastic_nas.data.split import FileImages, Part, Source
+from elastic_nas.data.split import Source
 from elastic_nas.errors import DataError, UnknownName
 
 PARTS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
@@ -21,9 +19,6 @@ PARTS = {"train": "train", "test": "test", "val": "val", "valid": "val", "valida
 
 MOST_DEPTH = 50
 """Folders within a class folder, one in the other."""
-
-CHECKED_UP_TO = 5000
-"""Images: all files of a folder that is not larger are checked before anything else is done."""
 
 HELP = (
     "A source is 'digits', a folder with one folder of images for each class, a folder of tar "
@@ -51,8 +46,8 @@ def find_folder(data: DataConfig) -> Source:
 
     Raises:
         UnknownName: There is no such folder.
-        DataError: The folder is no set of classes; classes of its parts differ; files are damaged
-            (found here up to 5,000 images, else when they are read).
+        DataError: The folder is no set of classes; classes of its parts differ; too many files are
+            damaged (found here up to 200,000 images, else when they are read).
     """
     root = _existing(data.source)
     finder = _Finder(root)
@@ -62,17 +57,16 @@ def find_folder(data: DataConfig) -> Source:
         progress.say(
             f"Ignored {finder.ignored:,} entries of {root}: hidden, or no images in a class folder."
         )
-    _check_files(root, [name for part in found.values() for name in part.names])
-    parts = {name: _part(root, part) for name, part in found.items()}
-    return Source(root.resolve().name, str(root), next(iter(found.values())).classes, parts)
-
-
-def _part(root: Path, found: Found) -> Part:
-    identities = in_parallel(
-        lambda name: identity_of((root / name).read_bytes()), found.names, "Hashing images"
+    checked = check_files(root, {name: part.names for name, part in found.items()}, data)
+    parts = {name: checked.part(part.names, part.labels) for name, part in found.items()}
+    return Source(
+        root.resolve().name,
+        str(root),
+        next(iter(found.values())).classes,
+        parts,
+        checked.left_out,
+        checked.reading,
     )
-    images = FileImages(root, found.names, stacked(identities))
-    return Part(found.names, np.array(found.labels, dtype=np.int64), images)
 
 
 def _existing(source: str) -> Path:
@@ -246,17 +240,3 @@ def _check_classes(root: Path, parts: dict[str, Found]) -> None:
                 f"the class {name!r} is in {there} but not in {missing} of {str(root)!r}. All "
                 "splits need the same class folders."
             )
-
-
-def _check_files(root: Path, names: list[str]) -> None:
-    if len(names) > CHECKED_UP_TO:
-        return
-    damage = in_parallel(find_damage, [root / name for name in names], "Checking images")
-    broken = [f"  {name!r}: {reason}" for name, reason in zip(names, damage, strict=True) if reason]
-    if broken:
-        more = [f"  and {len(broken) - 5:,} more"] if len(broken) > 5 else []
-        raise DataError(
-            f"{len(broken):,} of {len(names):,} images in {str(root)!r} cannot be read:\n"
-            + "\n".join(broken[:5] + more)
-            + "\nDelete or replace them, then try again."
-        )
