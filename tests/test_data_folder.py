@@ -14,7 +14,9 @@ from elastic_nas.errors import DataError, UnknownName
 
 def save(path, size=(12, 10), seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng([seed, *path.name.encode()])
+    rng = np.random.default_rng(
+        [seed, *"/".join(path.parts[-3:]).encode("utf-8", "surrogateescape")]
+    )
     Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)).save(path)
 
 
@@ -96,7 +98,8 @@ def test_links_are_followed_and_loops_end(tmp_path):
     classes(tmp_path / "elsewhere", {"b": 3})
     root = classes(tmp_path / "data", {"a": 3})
     (root / "b").symlink_to(tmp_path / "elsewhere" / "b")
-    (root / "a" / "loop").symlink_to(root)
+    (root / "a" / "within").mkdir()
+    (root / "a" / "within" / "loop").symlink_to(root / "a")
     (root / "a" / "self").symlink_to(root / "a")
     dataset = load_dataset(str(root))
     assert dataset.labels == ("a", "b")
@@ -106,7 +109,9 @@ def test_links_are_followed_and_loops_end(tmp_path):
 def test_the_split_does_not_depend_on_listing_or_creation_order(tmp_path, monkeypatch):
     one = classes(tmp_path / "one", {"a": 20, "b": 30})
     for path in sorted(one.rglob("*.png"), reverse=True):
-        save(tmp_path / "two" / path.relative_to(one))
+        copy = tmp_path / "two" / path.relative_to(one)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
     before = load_dataset(str(one))
     real = folder_module.os.listdir
     monkeypatch.setattr(folder_module.os, "listdir", lambda path: sorted(real(path), reverse=True))

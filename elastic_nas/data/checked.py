@@ -42,6 +42,9 @@ MOST_DAMAGED = 0.01
 TOLD = 5
 """Damaged files that are named."""
 
+AT_ONCE = 500
+"""Files whose times one thread asks for: each takes so short that handing it over takes longer."""
+
 SECONDS_BETWEEN_SAVES = 30.0
 WAIT_S = 24 * 3600.0
 """For another process that checks the same images."""
@@ -142,14 +145,14 @@ def _all_seen(
         known: What is known of some.
     """
     place = place_of(root, reading)
-    stamps = dict(zip(names, in_parallel(partial(_stamp, root), names, "Looking"), strict=True))
-    find = partial(_still_valid, place, stamps, decode)
+    wanted = set(names)
+    find = partial(_still_valid, root, place, wanted, decode)
     seen = find() | dict(known or {})
-    if len(seen) == len(stamps):
+    if len(seen) == len(wanted):
         return _in_order(names, seen)
     with _alone(place):
         seen = find() | seen
-        missing = [name for name in stamps if name not in seen]
+        missing = [name for name in dict.fromkeys(names) if name not in seen]
         _look_at(root, missing, partial(_look, reading=reading, decode=decode), seen, place)
     return _in_order(names, seen)
 
@@ -158,21 +161,29 @@ def _in_order(names: Sequence[str], seen: Mapping[str, Seen]) -> dict[str, Seen]
     return {name: seen[name] for name in names}
 
 
-def _stamp(root: Path, name: str) -> Stamp | None:
+def _still_valid(root: Path, place: Path, names: set[str], decode: bool) -> dict[str, Seen]:
+    """What was kept of the files that have not changed since."""
+    kept = {
+        name: one
+        for name, one in load_seen(place).items()
+        if name in names and (one.decoded or not decode)
+    }
+    rows = list(kept)
+    some = [rows[at : at + AT_ONCE] for at in range(0, len(rows), AT_ONCE)]
+    stamps = in_parallel(partial(_stamps, root), some, "Looking at images")
+    now = dict(pair for found in stamps for pair in found)
+    return {name: one for name, one in kept.items() if one.stamp == now[name]}
+
+
+def _stamps(root: Path, names: Sequence[str]) -> list[tuple[str, Stamp | None]]:
+    return [(name, _stamp(os.path.join(root, name))) for name in names]
+
+
+def _stamp(path: str) -> Stamp | None:
     try:
-        return stamp_of(os.stat(root / name))
+        return stamp_of(os.stat(path))
     except (OSError, ValueError):  # it is told when it is looked at
         return None
-
-
-def _still_valid(place: Path, stamps: Mapping[str, Stamp | None], decode: bool) -> dict[str, Seen]:
-    """What was kept of the files that have not changed since."""
-    kept = load_seen(place)
-    return {
-        name: one
-        for name, stamp in stamps.items()
-        if (one := kept.get(name)) and one.stamp == stamp and (one.decoded or not decode)
-    }
 
 
 @contextmanager
