@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from elastic_nas.config import DataConfig
 from elastic_nas.data import dataset as dataset_module
 from elastic_nas.data import split as split_module
 from elastic_nas.data.dataset import load_dataset
@@ -124,7 +125,8 @@ def test_a_constant_image_has_a_spread(tmp_path):
         (tmp_path / name).mkdir()
         for i in range(3):
             Image.new("RGB", (8, 8), "black").save(tmp_path / name / f"{i}.png")
-    assert min(load_dataset(str(tmp_path)).preprocess.std) > 0.003
+    data = DataConfig(source=str(tmp_path), duplicates="keep")
+    assert min(load_dataset(data).preprocess.std) > 0.003
 
 
 def test_statistics_are_those_of_a_sample(digits, monkeypatch):
@@ -141,7 +143,8 @@ def test_validation_split_off_training_is_capped(tmp_path, monkeypatch):
         for name in ("a", "b"):
             (tmp_path / part / name).mkdir(parents=True)
             for i in range(count):
-                Image.new("RGB", (8, 8)).save(tmp_path / part / name / f"{i}.png")
+                colour = (i, ord(name), len(part))
+                Image.new("RGB", (8, 8), colour).save(tmp_path / part / name / f"{i}.png")
     dataset = load_dataset(str(tmp_path))
     assert (len(dataset.train), len(dataset.validation)) == (96, 4)
 

@@ -1,13 +1,13 @@
 """Folders of class folders: layouts, and what is wrong with some."""
 
 import os
-import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from elastic_nas.config import DataConfig
+from elastic_nas.data import checked as checked_module
 from elastic_nas.data import folder as folder_module
 from elastic_nas.data import layout as layout_module
 from elastic_nas.data.dataset import load_dataset
@@ -110,7 +110,8 @@ def test_links_are_followed_and_loops_end(tmp_path):
     classes(tmp_path / "elsewhere", {"b": 3})
     root = classes(tmp_path / "data", {"a": 3})
     (root / "b").symlink_to(tmp_path / "elsewhere" / "b")
-    (root / "a" / "loop").symlink_to(root)
+    (root / "a" / "within").mkdir()
+    (root / "a" / "within" / "loop").symlink_to(root / "a")
     (root / "a" / "self").symlink_to(root / "a")
     dataset = load_dataset(str(root))
     assert dataset.labels == ("a", "b")
@@ -122,7 +123,7 @@ def test_the_split_does_not_depend_on_listing_or_creation_order(tmp_path, monkey
     for path in sorted(one.rglob("*.png"), reverse=True):
         copy = tmp_path / "two" / path.relative_to(one)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, copy)
+        copy.write_bytes(path.read_bytes())
     before = load_dataset(str(one))
     real = folder_module.os.listdir
     monkeypatch.setattr(folder_module.os, "listdir", lambda path: sorted(real(path), reverse=True))
@@ -351,7 +352,7 @@ def test_a_large_folder_is_read_lazily(tmp_path, monkeypatch):
     (tmp_path / "test" / "a" / "000.png").write_bytes(b"junk")
     with pytest.raises(DataError, match="1 of 8"):
         load_dataset(str(tmp_path))
-    monkeypatch.setattr(folder_module, "CHECKED_UP_TO", 7)
+    monkeypatch.setattr(checked_module, "CHECKED_UP_TO", 7)
     test = load_dataset(str(tmp_path)).test
     test.image(1)
     with pytest.raises(DataError, match=r"000\.png"):

@@ -11,6 +11,7 @@ from PIL import Image
 from elastic_nas import progress
 from elastic_nas.config import DataConfig
 from elastic_nas.data.class_names import check_class_names
+from elastic_nas.data.duplicates import Usable, sort_out
 from elastic_nas.data.folder import find_folder
 from elastic_nas.data.hub import find_on_hub
 from elastic_nas.data.images import in_parallel, shrink
@@ -101,7 +102,9 @@ def load_dataset(source: str | DataConfig, seed: int = 0, statistics: str = "dat
     if found.left_out:
         progress.say(f"Left out of {found.place}: {told(found.left_out)}.")
     photographs = data.source != DIGITS
-    splits = _splits(found, seed, SHARES_ALONE if photographs else SHARES_DIGITS)
+    copies = sort_out(found, data.duplicates)
+    copies.tell()
+    splits = _splits(found, seed, SHARES_ALONE if photographs else SHARES_DIGITS, copies.parts)
     sample = SAMPLE if photographs else len(splits["train"])
     mean, std, typical_size = _statistics(splits["train"], sample)
     if statistics == "imagenet":
@@ -113,6 +116,7 @@ def load_dataset(source: str | DataConfig, seed: int = 0, statistics: str = "dat
         "preprocess": Preprocess(mean, std, crop).describe(),
         "flip": photographs,
         "typical_size": typical_size,
+        "copies": dict(copies.counts),
     }
     return dataset_of(recorded(found, splits, facts), splits)
 
@@ -215,35 +219,70 @@ def _check_classes(source: Source) -> None:
         )
 
 
-def _splits(source: Source, seed: int, alone: dict[str, float]) -> dict[str, Split]:
+def _splits(
+    source: Source, seed: int, alone: dict[str, float], usable: Mapping[str, Usable]
+) -> dict[str, Split]:
     parts = source.parts
     if len(parts) == 1:
-        (part,) = parts.values()
-        _check_counts(source, part, least=3)
-        return _split(part, alone, seed)
-    train = parts["train"]
-    tested = {"test": (parts.get("test") or parts["val"]).whole("test")}
+        ((name, part),) = parts.items()
+        _check_counts(source, name, usable[name], least=3)
+        return _split(part, alone, seed, usable[name])
+    tested = {"test": _whole(source, "test" if "test" in parts else "val", "test", usable)}
+    _check_counts(source, "train", usable["train"], least=4 - len(parts))
     if len(parts) == 3:
-        validation = parts["val"].whole("search-validation")
-        return {"train": train.whole("train"), "search-validation": validation, **tested}
-    _check_counts(source, train, least=2)
-    share = min(SHARE_OF_TRAIN, MOST_VALIDATION / len(train.labels))
-    return {**_split(train, {"search-validation": share}, seed), **tested}
+        train = _whole(source, "train", "train", usable)
+        validation = _whole(source, "val", "search-validation", usable)
+        return {"train": train, "search-validation": validation, **tested}
+    share = min(SHARE_OF_TRAIN, MOST_VALIDATION / len(usable["train"].rows))
+    drawn = _split(parts["train"], {"search-validation": share}, seed, usable["train"])
+    return {**drawn, **tested}
 
 
-def _check_counts(source: Source, part: Part, least: int) -> None:
-    for name, count in zip(source.classes, np.bincount(part.labels), strict=True):
-        if count < least:
+def _whole(source: Source, part: str, side: str, usable: Mapping[str, Usable]) -> Split:
+    """All images of a part that are used."""
+    of, rows = source.parts[part], usable[part].rows
+    if not len(rows):
+        raise DataError(
+            f"{source.place!r} has no images left in {part}: all of them have copies elsewhere and "
+            "are left out. Add others, delete the copies, or keep them: --set data.duplicates=keep"
+        )
+    return Split(side, of.labels[rows], of.images, rows)
+
+
+def _check_counts(source: Source, name: str, usable: Usable, least: int) -> None:
+    """Refuse a class that has too few pictures to have one on each side of a part.
+
+    Copies go to train together: what is drawn has none.
+    """
+    counts = np.bincount(source.parts[name].labels, minlength=len(source.classes))
+    for label, count in enumerate(counts.tolist()):
+        pictures, single = int(usable.pictures[label]), int(usable.single[label])
+        if pictures >= least and single >= least - 1:
+            continue
+        place = f"the class {source.classes[label]!r} in {source.place!r}"
+        if count == single:
             raise DataError(
-                f"the class {name!r} in {source.place!r} has {count} of the {least} images or more "
-                "that it takes to have one in each split. Add images, or remove the class."
+                f"{place} has {count} of the {least} images or more that it takes to have one in "
+                "each split. Add images, or remove the class."
             )
+        raise DataError(
+            f"{place} has {count:,} images in {name}, but, without those that are left out as "
+            f"copies, {pictures:,} different pictures, {single:,} of them there once: it takes "
+            f"{least} or more, {least - 1} of them there once, to have one in each split. Add "
+            "others, delete the copies, or keep them: --set data.duplicates=keep"
+        )
 
 
-def _split(part: Part, shares: dict[str, float], seed: int) -> dict[str, Split]:
-    """One split for each share, and ``train`` of the rest."""
-    rows = stratified(part.names, part.labels, list(shares.values()), seed)
-    chosen = zip([*shares, "train"], rows, strict=True)
+def _split(part: Part, shares: dict[str, float], seed: int, usable: Usable) -> dict[str, Split]:
+    """One split for each share, and ``train`` of the rest and of what has copies."""
+    single = usable.rows[~usable.copied]
+    names = part.names
+    if len(single) < len(part.labels):
+        all_names = list(names)
+        names = [all_names[row] for row in single]
+    *drawn, rest = stratified(names, part.labels[single], list(shares.values()), seed)
+    train = np.sort(np.concatenate([single[rest], usable.rows[usable.copied]]))
+    chosen = zip([*shares, "train"], [*(single[rows] for rows in drawn), train], strict=True)
     return {name: Split(name, part.labels[of], part.images, of) for name, of in chosen}
 
 

@@ -7,24 +7,18 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-import numpy as np
-
 from elastic_nas.config import DataConfig
+from elastic_nas.data.checked import check_files
 from elastic_nas.data.class_names import alike
 from elastic_nas.data.formats import SUFFIXES
-from elastic_nas.data.identity import identity_of, stacked
-from elastic_nas.data.images import find_damage, in_parallel
 from elastic_nas.data.layout import ALL, listed, parts_of, unlisted
 from elastic_nas.data.passed_over import by_name, ending
 from elastic_nas.data.place import local_path
-from elastic_nas.data.split import FileImages, Part, Source
+from elastic_nas.data.split import Source
 from elastic_nas.errors import DataError, UnknownName
 
 MOST_DEPTH = 50
 """Folders within a class folder, one in the other."""
-
-CHECKED_UP_TO = 5000
-"""Images: all files of a folder that is not larger are checked before anything else is done."""
 
 HELP = (
     "A source is 'digits', a folder with one folder of images for each class, a folder of tar "
@@ -53,7 +47,8 @@ def find_folder(data: DataConfig) -> Source:
     Raises:
         UnknownName: There is no such folder.
         DataError: The folder is no set of classes, or may be read in two ways; classes of its parts
-            differ; files are damaged (found here up to 5,000 images, else when they are read).
+            differ; too many files are damaged (found here up to 200,000 images, else when they
+            are read).
     """
     root = _existing(data.source)
     finder = _Finder(root)
@@ -62,19 +57,17 @@ def find_folder(data: DataConfig) -> Source:
     found = {part: finder.images_in(part, paths) for part, paths in folders.items()}
     _check_classes(root, found)
     classes = next(iter(found.values())).classes
-    _check_files(root, [name for part in found.values() for name in part.names])
-    parts = {name: _part(root, part, classes) for name, part in found.items()}
-    return Source(root.resolve().name, str(root), classes, parts, finder.left_out)
+    checked = check_files(root, {name: part.names for name, part in found.items()}, data)
+    parts = {name: checked.part(part.names, _among(classes, part)) for name, part in found.items()}
+    left_out = {**finder.left_out, **checked.left_out}
+    return Source(root.resolve().name, str(root), classes, parts, left_out, checked.reading)
 
 
-def _part(root: Path, found: Found, classes: tuple[str, ...]) -> Part:
-    identities = in_parallel(
-        lambda name: identity_of((root / name).read_bytes()), found.names, "Hashing images"
-    )
-    images = FileImages(root, found.names, stacked(identities))
+def _among(classes: tuple[str, ...], found: Found) -> list[int]:
+    """The labels of a part as indices into the classes of all parts."""
     place = {name: label for label, name in enumerate(classes)}
-    of_own = np.array([place[name] for name in found.classes], dtype=np.int64)
-    return Part(found.names, of_own[np.array(found.labels, dtype=np.int64)], images)
+    of_own = [place[name] for name in found.classes]
+    return [of_own[label] for label in found.labels]
 
 
 def _existing(source: str) -> Path:
@@ -224,17 +217,3 @@ def _check_classes(root: Path, parts: dict[str, Found]) -> None:
                 f"{str(root)!r}: it cannot be learned.{hint} Add its images to {first}, rename the "
                 f"folder, or take it out of {other}."
             )
-
-
-def _check_files(root: Path, names: list[str]) -> None:
-    if len(names) > CHECKED_UP_TO:
-        return
-    damage = in_parallel(find_damage, [root / name for name in names], "Checking images")
-    broken = [f"  {name!r}: {reason}" for name, reason in zip(names, damage, strict=True) if reason]
-    if broken:
-        more = [f"  and {len(broken) - 5:,} more"] if len(broken) > 5 else []
-        raise DataError(
-            f"{len(broken):,} of {len(names):,} images in {str(root)!r} cannot be read:\n"
-            + "\n".join(broken[:5] + more)
-            + "\nDelete or replace them, then try again."
-        )
