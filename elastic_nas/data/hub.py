@@ -13,11 +13,14 @@ from elastic_nas import progress
 from elastic_nas.config import DataConfig
 from elastic_nas.data.hub_images import HubImages, JoinedImages, known_by, words
 from elastic_nas.data.hub_parts import ALONE, chosen_parts, some
-from elastic_nas.data.images import Reading
+from elastic_nas.data.images import Reading, settled
 from elastic_nas.data.place import HUB, name_of, saved_path
 from elastic_nas.data.split import Part, Source
 from elastic_nas.errors import ConfigError, DataError, ElasticNasError, UnknownName
 from elastic_nas.outside import MOST_JSON
+
+EXAMINED = 200
+"""Images of a part that are read at once, for what their pixels mean."""
 
 MOST_DAMAGED = 0.01
 """Part of the rows that may be without a readable image."""
@@ -72,11 +75,17 @@ def _source(data: DataConfig, loaded: Any) -> Source:
     pieces, bare = _pieces(data, given, chosen, (image, label))
     _leave_out(source, "without labels", bare, left_out)
     classes = _classes(source, [piece for of in pieces.values() for piece in of])
-    parts = {
-        part: _part(data, [_renumbered(piece, classes) for piece in of], image, left_out)
+    images = {
+        part: _images_of(data, [_renumbered(piece, classes) for piece in of], image, left_out)
         for part, of in pieces.items()
     }
-    return Source(name_of(source), source, classes, parts, left_out, Reading(data.bits, data.bands))
+    examined = [one for of in images.values() for one in of[0].examined(EXAMINED)]
+    reading = settled(examined, Reading(data.bits, data.bands), source)
+    parts = {
+        part: Part(names, labels, of.with_reading(reading))
+        for part, (of, labels, names) in images.items()
+    }
+    return Source(name_of(source), source, classes, parts, left_out, reading)
 
 
 def _leave_out(source: str, kind: str, rows: Mapping[str, int], left_out: dict[str, int]) -> None:
@@ -232,8 +241,10 @@ def _renumbered(piece: _Piece, classes: tuple[str, ...]) -> _Piece:
     return _Piece(piece.name, piece.data, classes, numbers[piece.labels])
 
 
-def _part(data: DataConfig, pieces: Sequence[_Piece], image: str, left_out: dict[str, int]) -> Part:
-    """A part of one piece, or of several that are joined."""
+def _images_of(
+    data: DataConfig, pieces: Sequence[_Piece], image: str, left_out: dict[str, int]
+) -> tuple[HubImages | JoinedImages, NDArray[np.int64], list[str]]:
+    """The images of a part, of one piece or of several that are joined, their labels and names."""
     images, labels, names = [], [], []
     for piece in pieces:
         of = _images(data, piece, image, left_out)
@@ -242,7 +253,7 @@ def _part(data: DataConfig, pieces: Sequence[_Piece], image: str, left_out: dict
         before = "" if len(pieces) == 1 else f"{piece.name}/"
         names += [f"{before}{row}" for row in of.at_N.tolist()]
     joined = images[0] if len(images) == 1 else JoinedImages(images)
-    return Part(names, np.concatenate(labels), joined)
+    return joined, np.concatenate(labels), names
 
 
 def _images(data: DataConfig, piece: _Piece, image: str, left_out: dict[str, int]) -> HubImages:

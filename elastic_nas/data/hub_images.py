@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,16 @@ from PIL import Image
 
 from elastic_nas import progress
 from elastic_nas.data.identity import WIDTH, identity_of
-from elastic_nas.data.images import AS_IT_SAYS, MOST_BYTES, SAY_PROGRESS_FROM, Reading, read_image
+from elastic_nas.data.images import (
+    AS_IT_SAYS,
+    MOST_BYTES,
+    SAY_PROGRESS_FROM,
+    Examined,
+    Reading,
+    examine,
+    in_parallel,
+    read_image,
+)
 from elastic_nas.errors import DataError, RunFolderError
 from elastic_nas.files import user_folder, write_atomic
 from elastic_nas.outside import open_file, read_bytes
@@ -65,6 +74,26 @@ class HubImages:
             raise DataError(f"row {row} of {self.name} has no image. Leave such rows out.")
         return read_image(Path(path), reading=self.reading)
 
+    def with_reading(self, reading: Reading) -> "HubImages":
+        """The same images, where their pixels mean this."""
+        return replace(self, reading=reading)
+
+    def examined(self, most: int) -> list[Examined]:
+        """What reading tells of up to `most` images, evenly spaced; see `images.examine`."""
+        n = len(self.at_N)
+        rows = self.at_N[np.arange(min(n, most)) * n // max(min(n, most), 1)]
+        return in_parallel(self._examine, rows.tolist(), "Examining images")
+
+    def _examine(self, row: int) -> Examined:
+        cell = self._cell(row)
+        content, path = cell.get("bytes"), cell.get("path")
+        if content is None:
+            try:
+                content = read_bytes(Path(str(path)), MOST_BYTES, DataError)
+            except DataError as error:
+                return Examined(damage=str(error))
+        return examine(content, self.reading)
+
     def _cell(self, row: int) -> Mapping[str, Any]:
         try:
             return self.rows[row][self.column] or {}
@@ -81,6 +110,14 @@ class JoinedImages:
     """
 
     pieces: Sequence[HubImages]
+
+    def examined(self, most: int) -> list[Examined]:
+        """See `HubImages.examined`; of each part as many."""
+        return [one for piece in self.pieces for one in piece.examined(most)]
+
+    def with_reading(self, reading: Reading) -> "JoinedImages":
+        """The same images, where their pixels mean this."""
+        return JoinedImages([piece.with_reading(reading) for piece in self.pieces])
 
     def read(self, index: int) -> Image.Image:
         """One image, RGB.
