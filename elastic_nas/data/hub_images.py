@@ -1,6 +1,7 @@
 """Images in the columns of Hugging Face data sets: reading them, and what each is known by."""
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
@@ -35,8 +36,14 @@ FORMAT = 1
 AT_ONCE = 100
 """Rows that are read together, since each may hold megabytes."""
 
-EMBEDDED, UNREADABLE = -1, -2
-"""Instead of a file's size and time: the image lies in the row itself, or cannot be read."""
+STAMP = 3
+"""Numbers that a file is taken for the same by."""
+
+EMBEDDED, UNKNOWN = (-1,) * STAMP, (-2,) * STAMP
+"""Instead of them: the image lies in the row itself; it cannot be read, or changed just now."""
+
+AT_REST_NS = 2 * 10**9
+"""Since a file changed before it is known by its times, which file systems round."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +150,9 @@ class Known:
 
     Attributes:
         identities: Of the images' bytes, (n, 16).
-        stamps: Size, and time of change in ns, of the files that hold them, (n, 2); `EMBEDDED`
-            where the row itself does, `UNREADABLE` where nothing can be read.
+        stamps: Size, and times of change of content and status in ns, of the files that hold them,
+            (n, 3); `EMBEDDED` where the row itself does, `UNKNOWN` where the file is to be read
+            again the next time.
         reasons: Why not, by row.
     """
 
@@ -183,15 +191,19 @@ def _place(data: Any, column: str) -> Path | None:
     if not files:
         return None
     status = [file.stat() for file in files]
-    stamps = [f"{of.st_size}:{of.st_mtime_ns}" for of in status]
+    stamps = [str(_stamp(of)) for of in status]
     key = "\0".join([str(FORMAT), str(data._fingerprint), column, *stamps])
     digest = sha256(key.encode(errors="surrogateescape")).hexdigest()
     return user_folder() / "identities" / f"{digest[:40]}.hub"
 
 
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 def _kept(place: Path, n: int) -> Known | None:
     """What is kept there of `n` rows; None where there is nothing, or a damaged file."""
-    size = n * (WIDTH + 16)
+    size = n * (WIDTH + 8 * STAMP)
     try:
         content = read_bytes(place, size + 32, DataError)
     except DataError:
@@ -200,19 +212,19 @@ def _kept(place: Path, n: int) -> Known | None:
     if len(content) != size or sha256(content).digest() != digest:
         return None
     identities = np.frombuffer(content, np.uint8, n * WIDTH).reshape(n, WIDTH)
-    stamps = np.frombuffer(content, "<i8", 2 * n, n * WIDTH).reshape(n, 2)
+    stamps = np.frombuffer(content, "<i8", STAMP * n, n * WIDTH).reshape(n, STAMP)
     return Known(identities, stamps.astype(np.int64))
 
 
 def _computed(rows: Any, column: str, title: str, before: Known | None) -> Known:
     n = len(rows)
-    identities, stamps = np.zeros((n, WIDTH), np.uint8), np.full((n, 2), UNREADABLE, np.int64)
+    identities, stamps = np.zeros((n, WIDTH), np.uint8), np.full((n, STAMP), UNKNOWN, np.int64)
     known = Known(identities, stamps)
 
     def fill(row: int, content: Any, path: str | None) -> None:
         try:
             if content is not None:
-                found, stamp = _embedded(content, row, before), (EMBEDDED, EMBEDDED)
+                found, stamp = _embedded(content, row, before), EMBEDDED
             else:
                 found, stamp = _of_file(path, row, before)
             identities[row], stamps[row] = np.frombuffer(found, np.uint8), stamp
@@ -230,12 +242,12 @@ def _computed(rows: Any, column: str, title: str, before: Known | None) -> Known
 
 def _embedded(content: Any, row: int, before: Known | None) -> bytes:
     """The identity of an image in its row, which changes only with the whole part."""
-    if before is not None and before.stamps[row, 0] == EMBEDDED:
+    if before is not None and tuple(before.stamps[row].tolist()) == EMBEDDED:
         return bytes(before.identities[row])
     return identity_of(content)
 
 
-def _of_file(path: str | None, row: int, before: Known | None) -> tuple[bytes, tuple[int, int]]:
+def _of_file(path: str | None, row: int, before: Known | None) -> tuple[bytes, tuple[int, ...]]:
     """The identity of a file's content, and its stamp; what is known of the same file stands.
 
     Raises:
@@ -245,11 +257,11 @@ def _of_file(path: str | None, row: int, before: Known | None) -> tuple[bytes, t
     if not path:
         raise ValueError("it has no image")
     with open(open_file(Path(path)), "rb") as file:
-        status = os.fstat(file.fileno())
-        stamp = (status.st_size, status.st_mtime_ns)
+        stamp = _stamp(os.fstat(file.fileno()))
         if before is not None and tuple(before.stamps[row].tolist()) == stamp:
             return before.identities[row].tobytes(), stamp
-        return identity_of(file.read(MOST_BYTES + 1)), stamp
+        rests = max(stamp[1:]) < time.time_ns() - AT_REST_NS
+        return identity_of(file.read(MOST_BYTES + 1)), stamp if rests else UNKNOWN
 
 
 def _batches(rows: Any, column: str) -> Iterator[list[tuple[int, Any, str | None]]]:
