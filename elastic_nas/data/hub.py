@@ -19,6 +19,9 @@ from elastic_nas.data.split import Part, Source
 from elastic_nas.errors import ConfigError, DataError, ElasticNasError, UnknownName
 from elastic_nas.outside import MOST_JSON
 
+MOST_KIND = 300
+"""Characters of what rows are counted under."""
+
 EXAMINED = 200
 """Images of a part that are read at once, for what their pixels mean."""
 
@@ -94,7 +97,7 @@ def _leave_out(source: str, kind: str, rows: Mapping[str, int], left_out: dict[s
         return
     told = some([f"{name} ({n:,} rows)" for name, n in rows.items()])
     progress.say(f"note: parts of {source} that are {kind} are left out: {told}.")
-    left_out[f"rows of parts {kind}: {some(list(rows))}"] = sum(rows.values())
+    left_out[f"rows of parts {kind}: {some(list(rows))}"[:MOST_KIND]] = sum(rows.values())
 
 
 def _pieces(
