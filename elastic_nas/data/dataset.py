@@ -14,11 +14,13 @@ from elastic_nas.data.hub import find_on_hub
 from elastic_nas.data.images import in_parallel, shrink
 from elastic_nas.data.index import has_control_characters
 from elastic_nas.data.preprocess import Preprocess
-from elastic_nas.data.record import LEFT_OUT, SCHEMA, SIDES, DataRecord, Head
+from elastic_nas.data.record import SCHEMA, SIDES, DataRecord, Head
 from elastic_nas.data.shard_source import find_shards
+from elastic_nas.data.sides import kept_on_sides, sides_of
 from elastic_nas.data.split import ArrayImages, Part, Source, Split
 from elastic_nas.data.stratify import stratified
-from elastic_nas.errors import DataError
+from elastic_nas.data.tied import check_same_classes
+from elastic_nas.errors import ConfigError, DataError
 from elastic_nas.strict import checked
 
 __all__ = ["Dataset", "Split", "load_dataset"]
@@ -130,13 +132,53 @@ def dataset_of(record: DataRecord, splits: Mapping[str, Split]) -> Dataset:
     )
 
 
+def load_begun(data: DataConfig, seed: int, origin: DataRecord, place: str) -> Dataset:
+    """The data set of a training that begins with the weights of another run.
+
+    Images that the run knows keep their sides, new ones are split as usual; images are resized
+    and normalised as the weights expect.
+
+    Args:
+        data: Which images.
+        seed: Of the split of new ones.
+        origin: What the run keeps of its images.
+        place: The run, for messages.
+
+    Raises:
+        ConfigError: They are of other classes; or see `sides.kept_on_sides`.
+        ElasticNasError: See `load_dataset`.
+    """
+    found = find_source(known_reading(data, origin, place))
+    check_same_classes(origin.classes, found.classes, place, found.place)
+    shares = SHARES_DIGITS if data.source == DIGITS else SHARES_ALONE
+    drawn, accept = _splits(found, seed, shares), data.missing == "accept"
+    splits = kept_on_sides(origin, found, drawn, place, accept=accept)
+    same = {"statistics", "preprocess", "flip", "typical_size"}
+    facts = {"seed": seed, **origin.head.model_dump(include=same)}
+    return dataset_of(recorded(found, splits, facts), splits)
+
+
+def known_reading(data: DataConfig, record: DataRecord, place: str) -> DataConfig:
+    """The section with what pixels meant when a run was trained.
+
+    Raises:
+        ConfigError: It says otherwise.
+    """
+    known = {"bits": record.head.bits, "bands": record.head.bands}
+    for key, then in known.items():
+        now = getattr(data, key)
+        if now not in (None, then):
+            raise ConfigError(
+                f"{place} was trained with data.{key}: {then or 'as the files say'}, which cannot "
+                f"become {now}: the weights expect other pixels. Leave data.{key} out, or train in "
+                "another folder with --out."
+            )
+    return data.model_copy(update=known)
+
+
 def recorded(source: Source, splits: Mapping[str, Split], facts: Mapping[str, Any]) -> DataRecord:
     """What a run keeps of a source that was split."""
-    sides = {part: np.full(len(of.labels), LEFT_OUT, np.uint8) for part, of in source.parts.items()}
-    for number, side in enumerate(SIDES):
-        split = splits[side]
-        part = next(name for name, of in source.parts.items() if of.images is split.images)
-        sides[part][split.rows] = number
+    sides = sides_of(source, splits)
     given = list(source.parts.values())
     head = {
         "schema": SCHEMA,
