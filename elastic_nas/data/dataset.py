@@ -182,13 +182,13 @@ def recorded(source: Source, splits: Mapping[str, Split], facts: Mapping[str, An
     given = list(source.parts.values())
     head = {
         "schema": SCHEMA,
-        "name": source.name,
-        "place": source.place,
+        "name": _text(source.name),
+        "place": _text(source.place),
         "classes": list(source.classes),
         "given": list(source.parts),
         "bits": source.reading.bits,
         "bands": source.reading.bands,
-        "left_out": dict(source.left_out),
+        "left_out": {_text(kind): count for kind, count in source.left_out.items()},
         **facts,
     }
     return DataRecord(
@@ -199,6 +199,11 @@ def recorded(source: Source, splits: Mapping[str, Split], facts: Mapping[str, An
         np.repeat(np.arange(len(given), dtype=np.uint8), [len(part.labels) for part in given]),
         [name for part in given for name in part.names],
     )
+
+
+def _text(name: str) -> str:
+    """A name of a file as text that can be written anywhere; question marks for what is none."""
+    return name.encode(errors="replace").decode()
 
 
 def find_source(data: DataConfig) -> Source:

@@ -147,8 +147,7 @@ class DataRecord:
             "parts": self.parts_N,
             "names": np.frombuffer(names.encode(errors="surrogatepass"), np.uint8),
         }
-        head = json.dumps(self.head.model_dump(by_alias=True), ensure_ascii=False)
-        return save(tensors, {"elastic_nas": head.encode(errors="replace").decode()})
+        return save(tensors, {"elastic_nas": self.head.model_dump_json(by_alias=True)})
 
 
 def read_record(path: Path) -> DataRecord:
