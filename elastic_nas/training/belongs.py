@@ -50,7 +50,7 @@ def check_belongs(facts: Mapping[str, Any], data: Dataset, seed: int, place: Pat
     """
     check_seed(facts, seed, place)
     now = belongings(data, seed)
-    for key in ("statistics", "preprocess", "images"):
+    for key in ("statistics", "images", "preprocess"):
         if facts.get(key) not in (None, now[key]):
             raise ConfigError(_differs(key, facts, now, place))
     if facts.get("images") is None and facts.get("splits") is not None:
@@ -94,7 +94,7 @@ def _differs(key: str, facts: Mapping[str, Any], now: Mapping[str, Any], place: 
         parts = [part for part in new if old.get(part) != new[part]]
         told = (f"{part} {shown(old.get(part))}, now {shown(new[part])}" for part in parts)
         what = f"with other pixels: {'; '.join(told)}"
-        back = "Bring the images that it was trained on back"
+        back = "Restore images.safetensors of the run (or, without one, its images) from a copy"
     else:
         what = f"with {key}: {old}, not {new}"
         back = f"Put {key}: {old} back into the run file"
