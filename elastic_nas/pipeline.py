@@ -32,7 +32,7 @@ MORE_TIMES = 3
 """Children that a search adds where a finalist broke its bound, and how often."""
 
 if TYPE_CHECKING:
-    from elastic_nas.config import RunConfig
+    from elastic_nas.config import DataConfig, RunConfig
     from elastic_nas.data.dataset import Dataset
     from elastic_nas.training.evaluation import Judge
 
@@ -88,6 +88,7 @@ def train(
                 check_record(run, network)
                 at = Checkpoints(folder, trainer).restore()
                 if is_finished(run, at, data.labels, trainer.config.steps or 0):
+                    follow(run, config.data)
                     return True
             mark(run)
             run.write_record(network, data.labels)
@@ -111,6 +112,17 @@ def _network_for(
         f"and {len(data.test)} test images of {len(data.labels)} classes."
     )
     return config.model_copy(update={"space": network.space_name}), network
+
+
+def follow(run: RunFolder, data: "DataConfig") -> None:
+    """Write the new place of a finished run's images into its run file, where they were moved."""
+    from elastic_nas.run_file import read_run_file
+
+    config = read_run_file(run.run_file)
+    place = anchored(data.source)
+    if run.images.is_file() and place != anchored(config.data.source):
+        write_run_file(run, config.model_copy(update={"data": data}))
+        say(f"{run.run_file} names {place} as the place of the images now.")
 
 
 def write_run_file(run: RunFolder, config: "RunConfig") -> None:

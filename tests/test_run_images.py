@@ -220,6 +220,14 @@ def test_a_moved_folder_is_followed_and_written_down(case):
     said(case.export())
 
 
+def test_a_finished_run_follows_its_images_too(case):
+    moved = case.pets.rename(case.folder / "moved")
+    text = said(cli("train", "--resume", "--out", case.run, "--data", moved))
+    assert "nothing to do" in text
+    assert f"names {moved} as the place of the images now" in text
+    said(case.export())
+
+
 def test_export_and_train_child_are_told_of_the_new_place(case):
     moved = case.pets.rename(case.folder / "moved")
     assert "--data NEW" in case.refused()
