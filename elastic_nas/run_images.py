@@ -133,16 +133,13 @@ def _moved(place: str, command: str) -> str:
 def _of_old(run: RunFolder, config: RunConfig, command: str) -> "Dataset":
     """The images of a run that was made before runs kept a record of them.
 
-    Equal pictures on two sides stay there, as when they were trained on.
-
     Raises:
         ConfigError: They are of other classes.
     """
     from elastic_nas.data.dataset import load_dataset
 
-    old = config.data.model_copy(update={"duplicates": "keep"})
     try:
-        data = load_dataset(old, config.seed, config.statistics)
+        data = load_dataset(config.data, config.seed, config.statistics, first=True)
     except (UnknownName, DataError) as error:
         raise type(error)(f"{error}\n{_moved(str(run.path), command)}") from error
     _check_labels(run, data, config)

@@ -1,17 +1,20 @@
 """Today's images on the sides that a record has them on, whatever was done to them since."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from elastic_nas.data.dataset import load_dataset
+from elastic_nas.data.first_version import as_then
 from elastic_nas.data.identity import identity_of, stacked
 from elastic_nas.data.preprocess import Preprocess
 from elastic_nas.data.record import LEFT_OUT, SIDES, DataRecord, Head
 from elastic_nas.data.sides import kept_on_sides, sides_of
-from elastic_nas.data.split import Part, Source, Split
+from elastic_nas.data.split import FileImages, Part, Source, Split
 from elastic_nas.data.tied import check_lost, check_same_classes, tie
 from elastic_nas.errors import ConfigError
 
@@ -203,6 +206,17 @@ def test_no_image_ever_changes_sides(data):
         assert len(left) + gone == len(had)
     rows = np.concatenate([split.rows for split in tied.splits.values()])
     assert len(set(rows.tolist())) == len(rows)
+
+
+def test_of_a_run_of_the_first_version_files_that_it_did_not_read_are_left_out():
+    files = ("cat/a.JPG", "cat/b.gif", "dog/c.png", "dog/d.avif")
+    images = FileImages(Path("/pets"), files, stacked(identity_of(f.encode()) for f in files))
+    found = as_then(source(all=Part(list(files), np.array([0, 0, 1, 1]), images))).parts["all"]
+    assert list(found.names) == list(found.images.names) == ["cat/a.JPG", "dog/c.png"]
+    assert found.labels.tolist() == [0, 1]
+    assert found.images.identities.tolist() == images.identities[[0, 2]].tolist()
+    digits = load_dataset("digits")
+    assert load_dataset("digits", first=True).train.sha256 == digits.train.sha256
 
 
 # --- what is too much -----------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elastic_nas.config import DataConfig
+from elastic_nas.data.first_version import as_then
 from elastic_nas.data.folder import find_folder
 from elastic_nas.data.hub import find_on_hub
 from elastic_nas.data.images import in_parallel, shrink
@@ -71,7 +72,9 @@ class Dataset:
     record: DataRecord
 
 
-def load_dataset(source: str | DataConfig, seed: int = 0, statistics: str = "data") -> Dataset:
+def load_dataset(
+    source: str | DataConfig, seed: int = 0, statistics: str = "data", *, first: bool = False
+) -> Dataset:
     """The data set that `source` names, split the same way on every machine.
 
     Args:
@@ -90,6 +93,7 @@ def load_dataset(source: str | DataConfig, seed: int = 0, statistics: str = "dat
         seed: Of the split.
         statistics: Images are normalised by those of the training images (``data``), or by
             ImageNet's (``imagenet``).
+        first: As version 0.1.0 found and split them, for runs that it made.
 
     Raises:
         UnknownName: There is no such folder or data set.
@@ -97,7 +101,9 @@ def load_dataset(source: str | DataConfig, seed: int = 0, statistics: str = "dat
         DataError: The images cannot be read or split.
     """
     data = DataConfig().model_copy(update={"source": source}) if isinstance(source, str) else source
-    found = find_source(data)
+    if first:  # which left equal pictures where they were
+        data = data.model_copy(update={"duplicates": "keep"})
+    found = as_then(find_source(data)) if first else find_source(data)
     photographs = data.source != DIGITS
     splits = _splits(found, seed, SHARES_ALONE if photographs else SHARES_DIGITS)
     sample = SAMPLE if photographs else len(splits["train"])

@@ -1,13 +1,39 @@
 """What version 0.1.0 knew images by, for runs that it made: they have no record of their images."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
 
 from elastic_nas.data.hub import HubImages
 from elastic_nas.data.shards import ShardImages
-from elastic_nas.data.split import ArrayImages, FileImages, Images, Split
+from elastic_nas.data.split import ArrayImages, FileImages, Images, Part, Source, Split
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""Endings, in lower case, of the files that it took for images."""
+
+
+def as_then(source: Source) -> Source:
+    """The images that it read: files of other formats would change how the rest is split."""
+    return replace(source, parts={name: _as_then(part) for name, part in source.parts.items()})
+
+
+def _as_then(part: Part) -> Part:
+    if not isinstance(part.images, FileImages):
+        return part
+    read = [name.lower().endswith(SUFFIXES) for name in part.images.names]
+    if all(read):
+        return part
+    rows, names = np.flatnonzero(read), list(part.names)
+    files = [part.images.names[row] for row in rows.tolist()]
+    return replace(
+        part,
+        names=[names[row] for row in rows.tolist()],
+        labels=part.labels[rows],
+        images=replace(part.images, names=files, identities=part.images.identities[rows]),
+        pixels_NB=None if part.pixels_NB is None else part.pixels_NB[rows],
+    )
 
 
 def split_sha256(split: Split) -> str:
