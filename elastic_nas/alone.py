@@ -24,7 +24,7 @@ def train_child(
     """Train one child alone with the run's data and recipe; `out` is a run like any other.
 
     Args:
-        run: Whose space, images and recipe are taken.
+        run: Whose space, images (with their sides and preprocessing) and recipe are taken.
         genotype: The child: a genotype in text form, ``smallest`` or ``largest``.
         out: The new run's folder.
         origin: ``scratch``; or ``inherited``: on from the child's weights in the supernet, at a
@@ -54,4 +54,4 @@ def train_child(
     merged = parse_run(values, changes)
     if inherited:
         check_seed(read_facts(run.weights), merged.seed, run.path)
-    return pipeline.train(merged, out, resume=resume, named_in=str(run.run_file))
+    return pipeline.train(merged, out, resume=resume, named_in=str(run.run_file), origin=run)

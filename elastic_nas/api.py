@@ -60,7 +60,7 @@ class Run:
             device, profiling.Scope(run=self._folder, classes=classes, out=path)
         )[1]
 
-    def search(
+    def search(  # noqa: PLR0913  one parameter an option
         self,
         device: str,
         *,
@@ -71,8 +71,23 @@ class Run:
         memory: Limit = None,
         evaluations: int | None = None,
         strategy: str | None = None,
+        data: AnyPath | None = None,
+        settings: list[str] | None = None,
     ) -> list[Answer]:
         """Search the children on a device; returns the Pareto front, fastest first.
+
+        Args:
+            device: A hardware profile, such as ``local-ort-1t``: this machine.
+            latency: Budget, such as ``5ms``; likewise the others.
+            params: Of parameters.
+            macs: Of multiply-accumulates.
+            size: Of the file.
+            memory: Of peak activations.
+            evaluations: Children to know in the end; by default the run file's.
+            strategy: Such as ``evolution``; by default the run file's.
+            data: Where the run's images lie now, if elsewhere.
+            settings: ``key=value`` changes of the run file's sections ``data`` and ``search``,
+                such as ``data.missing=accept``.
 
         Raises:
             InfeasibleBudget: The smallest child breaks a budget.
@@ -80,7 +95,12 @@ class Run:
         """
         budgets = Budgets.of(latency, params, macs, size, memory)
         return pipeline.search(
-            self._folder, device, budgets, evaluations=evaluations, strategy=strategy
+            self._folder,
+            device,
+            budgets,
+            evaluations=evaluations,
+            strategy=strategy,
+            changes=_changes(data, settings),
         )
 
     def query(
@@ -101,7 +121,7 @@ class Run:
         budgets = Budgets.of(latency, params, macs, size, memory)
         return pipeline.query(self._folder, device, budgets)[0][0]
 
-    def export(
+    def export(  # noqa: PLR0913  one parameter an option
         self,
         out: AnyPath,
         *,
@@ -112,8 +132,22 @@ class Run:
         size: Limit = None,
         memory: Limit = None,
         genotype: str | None = None,
+        data: AnyPath | None = None,
+        settings: list[str] | None = None,
     ) -> dict[str, Any]:
         """Write the best child within the budgets, or `genotype`, as a verified ONNX file.
+
+        Args:
+            out: The folder to write.
+            device: The hardware profile of the latency budget.
+            latency: Budget, such as ``5ms``; likewise the others.
+            params: Of parameters.
+            macs: Of multiply-accumulates.
+            size: Of the file.
+            memory: Of peak activations.
+            genotype: This very child, such as ``0,1,0``.
+            data: Where the run's images lie now, if elsewhere.
+            settings: See `search`.
 
         Returns:
             The manifest: accuracy of the file on the test split, latency, parity, settings.
@@ -125,8 +159,17 @@ class Run:
 
         budgets = Budgets.of(latency, params, macs, size, memory)
         return delivery.export(
-            self._folder, Path(out), device_name=device, budgets=budgets, genotype=genotype
+            self._folder,
+            Path(out),
+            device_name=device,
+            budgets=budgets,
+            genotype=genotype,
+            changes=_changes(data, settings),
         )
+
+
+def _changes(data: AnyPath | None, settings: list[str] | None) -> list[str]:
+    return facts.changes(None if data is None else str(data), settings)
 
 
 def train(

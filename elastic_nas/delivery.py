@@ -31,12 +31,13 @@ from elastic_nas.measure import Protocol, Timing, measure
 from elastic_nas.network import Network
 from elastic_nas.pictures import show_exported
 from elastic_nas.progress import say
-from elastic_nas.run_images import images_of
+from elastic_nas.run_images import config_of, images_of
 from elastic_nas.runs import RunFolder
 from elastic_nas.scoring import Int8Form, score
 from elastic_nas.targets import Target, open_target, runtime_of, this_machine
 
 if TYPE_CHECKING:
+    from elastic_nas.config import RunConfig
     from elastic_nas.data.dataset import Dataset
     from elastic_nas.training.evaluation import Judge
 
@@ -51,6 +52,7 @@ def export(
     budgets: Budgets | None = None,
     genotype: str | None = None,
     table: Path | None = None,
+    changes: list[str] | None = None,
 ) -> dict[str, Any]:
     """Write the best child within the budgets as a verified ONNX file with its papers.
 
@@ -61,6 +63,7 @@ def export(
         budgets: What the child must keep; the measured latency too, where it is measured.
         genotype: This very child instead, in text form.
         table: A latency table to use.
+        changes: ``key=value`` changes of the run file, see `run_images.config_of`.
 
     Returns:
         The manifest.
@@ -69,6 +72,7 @@ def export(
         ExportMismatch: The file does not compute what the child computes; nothing is written.
         InfeasibleBudget: No child keeps the budgets, predicted or measured.
     """
+    config = config_of(run, changes)
     repair(out, OWN)
     check_target(out)
     target = None
@@ -79,18 +83,18 @@ def export(
     budgets = budgets or Budgets()
     chosen = candidates(run, target, budgets, genotype)
     with writing(out), locked(run.path):
-        return _export_first(run, out, target, budgets, chosen)
+        return _export_first(_Maker(run, config), out, target, budgets, chosen)
 
 
 def _export_first(
-    run: RunFolder,
+    maker: "_Maker",
     out: Path,
     target: Target | None,
     budgets: Budgets,
     chosen: list[Candidate],
 ) -> dict[str, Any]:
     """Export the first candidate that keeps the budgets when measured."""
-    maker = _Maker(run)
+    run = maker.run
     refused: list[str] = []
     for candidate in chosen[:TRIES]:
         child = maker.judge.child(candidate.genotype, maker.calibration)
@@ -198,12 +202,12 @@ def time_file(
 class _Maker:
     """What all children of a run are delivered with: data, weights, calibration."""
 
-    def __init__(self, run: RunFolder) -> None:
-        from elastic_nas.run_file import read_run_file
+    def __init__(self, run: RunFolder, config: "RunConfig") -> None:
         from elastic_nas.training.evaluation import some
 
-        self.run, self.config = run, read_run_file(run.run_file)
-        self.data: Dataset = images_of(run, self.config)
+        self.run, self.config = run, config
+        command = f"elastic-nas export {run.path} ..."
+        self.data: Dataset = images_of(run, config, command=command)
         self.judge: Judge = pipeline.judge_of(run, self.config, self.data)
         self.calibration = some(self.data.train, self.config.search.export_calibration_images)
 

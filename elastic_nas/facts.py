@@ -35,6 +35,11 @@ def overrides(values: dict[str, Any]) -> list[str]:
     ]
 
 
+def changes(data: str | None, settings: list[str] | None) -> list[str]:
+    """``--data`` and ``--set`` as ``key=value`` overrides of a run file."""
+    return [*(settings or []), *overrides({"data": data})]
+
+
 def default_run(run_file: str | None, data: str | None) -> Path:
     """``runs/NAME`` for a run file or a folder of images."""
     name = name_of(data) if data is not None else Path(run_file or "digits").stem

@@ -22,7 +22,7 @@ from elastic_nas.network import Network
 from elastic_nas.progress import say
 from elastic_nas.query import Answer, Answers
 from elastic_nas.query import query as answer_query
-from elastic_nas.run_images import images_of
+from elastic_nas.run_images import config_of, images_of, images_to_train
 from elastic_nas.runs import RunFolder
 from elastic_nas.search.history import History, Row, read_history
 from elastic_nas.targets import Target, open_target
@@ -32,13 +32,18 @@ MORE_TIMES = 3
 """Children that a search adds where a finalist broke its bound, and how often."""
 
 if TYPE_CHECKING:
-    from elastic_nas.config import RunConfig
+    from elastic_nas.config import DataConfig, RunConfig
     from elastic_nas.data.dataset import Dataset
     from elastic_nas.training.evaluation import Judge
 
 
 def train(
-    config: "RunConfig", folder: Path, *, resume: bool = False, named_in: str = ""
+    config: "RunConfig",
+    folder: Path,
+    *,
+    resume: bool = False,
+    named_in: str = "",
+    origin: RunFolder | None = None,
 ) -> RunFolder:
     """Train a supernet, with all processes that torchrun starts; what it leaves is in `folder`.
 
@@ -47,13 +52,13 @@ def train(
         folder: The run folder, made where it is missing; the first process alone looks into it.
         resume: Go on from the last checkpoint instead of refusing a folder that holds one.
         named_in: The file of an earlier run that names space and strategy, where the user does not.
+        origin: A run whose images, sides and preprocessing are taken as they are.
 
     Raises:
         ElasticNasError: See `training.loop.train`, `data.dataset.load_dataset`.
         KeyboardInterrupt: Stopped on request, with a checkpoint in the folder.
         SystemExit: Another process has failed, and tells why.
     """
-    from elastic_nas.data.dataset import load_dataset
     from elastic_nas.resume import check_names, check_record, claim, is_finished, mark
     from elastic_nas.training.agreement import normalised_alike
     from elastic_nas.training.checkpoints import Checkpoints
@@ -68,12 +73,7 @@ def train(
         with ranks.together():
             check_names(config, named_in)
         config, begun = claim(run, config, ranks, held, resume=resume)
-        with ranks.together():
-            data = (
-                images_of(run, config, strictly=True)
-                if begun
-                else load_dataset(config.data, config.seed, config.statistics)
-            )
+        data = images_to_train(run, config, ranks, begun=begun, origin=origin)
         data = normalised_alike(ranks, data)
         space = ranks.told(lambda: space_for(data, config.space))
         with ranks.together():
@@ -88,10 +88,11 @@ def train(
                 check_record(run, network)
                 at = Checkpoints(folder, trainer).restore()
                 if is_finished(run, at, data.labels, trainer.config.steps or 0):
+                    follow(run, config.data)
                     return True
             mark(run)
             run.write_record(network, data.labels)
-            if not run.images.is_file():
+            if not begun or not run.images.is_file():
                 write_atomic(run.images, data.record.encoded())
             write_run_file(run, config.model_copy(update={"train": trainer.config}))
             return False
@@ -112,13 +113,29 @@ def _network_for(
     return config.model_copy(update={"space": network.space_name}), network
 
 
+def follow(run: RunFolder, data: "DataConfig") -> None:
+    """Write the new place of a finished run's images into its run file, where they were moved."""
+    from elastic_nas.run_file import read_run_file
+
+    config = read_run_file(run.run_file)
+    place = anchored(data.source)
+    if run.images.is_file() and place != anchored(config.data.source):
+        write_run_file(run, config.model_copy(update={"data": data}))
+        say(f"{run.run_file} names {place} as the place of the images now.")
+
+
 def write_run_file(run: RunFolder, config: "RunConfig") -> None:
-    """Write the full run file, with the paths in it made absolute."""
+    """Write the full run file, with the paths in it made absolute.
+
+    That images may be missing is said for one command, and not kept: later losses are told again.
+    """
     from elastic_nas.run_file import dump_run
 
     init = None if config.train.init is None else os.path.realpath(config.train.init)
     places = {
-        "data": config.data.model_copy(update={"source": anchored(config.data.source)}),
+        "data": config.data.model_copy(
+            update={"source": anchored(config.data.source), "missing": "refuse"}
+        ),
         "train": config.train.model_copy(update={"init": init}),
     }
     write_atomic(run.run_file, dump_run(config.model_copy(update=places)))
@@ -154,10 +171,15 @@ def judge_of(run: RunFolder, config: "RunConfig", data: "Dataset") -> "Judge":
 
 def ties_of(run: RunFolder, judge: "Judge") -> dict[str, str]:
     """Hashes of all that an accuracy depends on."""
+    from elastic_nas.data.first_version import split_sha256
+
+    images = (judge.validation, judge.calibration)
+    old = not run.images.is_file()
+    split, calibration = (split_sha256(of) if old else of.sha256 for of in images)
     return {
         "weights": sha256_of(run.weights),
-        "split": judge.validation.sha256,
-        "calibration": judge.settings_hash,
+        "split": split,
+        "calibration": judge.settings_hash(calibration),
     }
 
 
@@ -169,6 +191,7 @@ def search(
     evaluations: int | None = None,
     strategy: str | None = None,
     table: Path | None = None,
+    changes: list[str] | None = None,
 ) -> list[Answer]:
     """Search the run's children on a device; returns the Pareto front, fastest first.
 
@@ -177,11 +200,19 @@ def search(
     search goes on with the bound that follows. Leaves ``history.jsonl``, the front and its picture
     in the run folder.
 
+    Args:
+        run: A trained run.
+        device_name: A hardware profile's name or path.
+        budgets: Upper limits.
+        evaluations: Children to know in the end; by default the run file's.
+        strategy: Such as ``evolution``; by default the run file's.
+        table: A latency table to use.
+        changes: ``key=value`` changes of the run file, see `run_images.config_of`.
+
     Raises:
         InfeasibleBudget: The smallest child breaks a budget.
         TableError: See `targets.open_target`.
     """
-    from elastic_nas.run_file import read_run_file
     from elastic_nas.search.driver import Evaluation, check_feasible
     from elastic_nas.search.driver import search as drive
 
@@ -191,7 +222,7 @@ def search(
     check_feasible(network.dims, target.costs, budgets)
     for note in target.notes:
         say(f"note: {note}.")
-    config = read_run_file(run.run_file)
+    config = config_of(run, changes)
     plugin = plugins.create(
         "strategies",
         strategy or config.search.strategy,
@@ -201,7 +232,7 @@ def search(
     )
     total = config.search.evaluations if evaluations is None else evaluations
     with locked(run.path):
-        data = images_of(run, config)
+        data = images_of(run, config, command=f"elastic-nas search {run.path} --device DEVICE")
         judge = judge_of(run, config, data)
         ties = ties_of(run, judge)
         history = History(run.history, ties, network.dims)

@@ -126,7 +126,7 @@ def check_same(run: RunFolder, config: RunConfig) -> None:
     """
     before = read_run_file(run.run_file)
     check_place(run, before.data, config.data)
-    check_statistics(before.statistics, config.statistics, run)
+    check_statistics(before.statistics, config.statistics, str(run.path))
     if before.seed != config.seed:
         raise ConfigError(
             f"{run.path} was trained with seed: {before.seed}, which cannot become {config.seed}: "

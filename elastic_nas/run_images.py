@@ -1,20 +1,45 @@
 """The images of a run: those that it was trained with, wherever they lie now."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elastic_nas.config import DataConfig, RunConfig
 from elastic_nas.data.place import anchored
-from elastic_nas.errors import ConfigError, UnknownName
+from elastic_nas.errors import CheckpointError, ConfigError, DataError, RunFolderError, UnknownName
 from elastic_nas.progress import say
-from elastic_nas.runs import RunFolder
+from elastic_nas.run_file import read_run_file
+from elastic_nas.runs import RunFolder, open_run
 
 if TYPE_CHECKING:
     from elastic_nas.data.dataset import Dataset
     from elastic_nas.data.record import DataRecord
     from elastic_nas.data.split import Source
+    from elastic_nas.training.distributed import Ranks
+
+MAY_CHANGE = ("data", "search")
+"""Sections of a run file that may change after the training."""
 
 
-def images_of(run: RunFolder, config: RunConfig, *, strictly: bool = False) -> "Dataset":
+def config_of(run: RunFolder, changes: list[str] | None = None) -> RunConfig:
+    """A trained run's file with ``key=value`` changes of what is no fact of its training.
+
+    Raises:
+        ConfigError: A key is of another section, or a value cannot be.
+    """
+    for change in changes or []:
+        key = change.partition("=")[0]
+        if key.partition(".")[0] not in MAY_CHANGE:
+            raise ConfigError(
+                f"--set {change}: {key} is a fact of the training in {run.path}, which is over. "
+                "Here --set takes keys that begin with data. or search.; to train otherwise: "
+                "elastic-nas train."
+            )
+    return read_run_file(run.run_file, changes)
+
+
+def images_of(
+    run: RunFolder, config: RunConfig, *, strictly: bool = False, command: str = ""
+) -> "Dataset":
     """The images of a run, on the sides that they were trained, selected and tested on.
 
     Classes, preprocessing and sides come from the run's record. Images that it does not know are
@@ -24,75 +49,183 @@ def images_of(run: RunFolder, config: RunConfig, *, strictly: bool = False) -> "
         run: The run.
         config: Its run file; ``data.source`` may name a new place of the images.
         strictly: Refuse to go on where an image is missing or changed, as a training does.
+        command: What names a new place, for messages; by default the user's own with ``--data``.
 
     Raises:
         ConfigError: Classes, parts or statistics differ, or too many images are missing.
+        RunFolderError: The run's record is damaged, or of another run.
         UnknownName: The images are not where they were.
         ElasticNasError: They cannot be read.
     """
-    if not run.images.is_file():
-        return _of_old(run, config)
-    from elastic_nas.data.record import read_record
+    content = record_bytes(run)
+    if not content:
+        return _of_old(run, config, command)
+    return tied_to(decoded_of(run, content), config, str(run.path), strictly, command)
 
-    record = read_record(run.images)
-    check_statistics(record.head.statistics, config.statistics, run)
-    return tied_to(record, config.data, str(run.path), strictly=strictly)
+
+def record_bytes(run: RunFolder) -> bytes:
+    """The content of the file that tells of a run's images; empty where it has none.
+
+    Raises:
+        RunFolderError: It cannot be read, or is damaged, or tells of other classes than the run.
+    """
+    if not run.images.is_file():
+        return b""
+    from elastic_nas.data.record import MOST_BYTES
+    from elastic_nas.outside import read_bytes
+
+    content = read_bytes(run.images, MOST_BYTES)
+    if decoded_of(run, content).classes != run.labels:
+        raise RunFolderError(
+            f"{run.images} tells of other classes than {run.path / 'network.json'}: one of them is "
+            "another run's. Restore it from a copy, or train anew."
+        )
+    return content
+
+
+def decoded_of(run: RunFolder, content: bytes) -> "DataRecord":
+    """The record in what `record_bytes` has read."""
+    from elastic_nas.data.record import decoded
+
+    return decoded(content, run.images)
 
 
 def tied_to(
-    record: "DataRecord", data: DataConfig, place: str, *, strictly: bool = False
+    record: "DataRecord", config: RunConfig, place: str, strictly: bool = False, command: str = ""
 ) -> "Dataset":
     """Today's images on the sides that a record has them on.
 
     Args:
         record: Of a run.
-        data: Where the images lie now, and whether some may be missing.
+        config: Where the images lie now, and whether some may be missing.
         place: The run, for messages.
         strictly: Do without none.
+        command: See `images_of`.
 
     Raises:
         ElasticNasError: See `images_of`.
     """
-    from elastic_nas.data.dataset import dataset_of
+    from elastic_nas.data.dataset import dataset_of, known_reading
     from elastic_nas.data.tied import check_lost, tie
 
-    known = {"bits": record.head.bits, "bands": record.head.bands}
-    tied = tie(record, _found(data.model_copy(update=known), place), place)
+    data = config.data
+    check_statistics(record.head.statistics, config.statistics, place)
+    found = _found(known_reading(data, record, place), place, command)
+    tied = tie(record, found, place)
     check_lost(tied, place, accept=data.missing == "accept", strictly=strictly, say=say)
     return dataset_of(record, tied.splits)
 
 
-def _found(data: DataConfig, place: str) -> "Source":
+def _found(data: DataConfig, place: str, command: str) -> "Source":
     from elastic_nas.data.dataset import find_source
 
     try:
         return find_source(data)
-    except UnknownName as error:
-        raise UnknownName(
-            f"the images of {place} are not where they were: {error}\nIf they were moved, name "
-            "their new place with --data."
-        ) from error
+    except (UnknownName, DataError) as error:
+        raise type(error)(f"{error}\n{_moved(place, command)}") from error
 
 
-def _of_old(run: RunFolder, config: RunConfig) -> "Dataset":
+def _moved(place: str, command: str) -> str:
+    shown = f": {command} --data NEW" if command else " with --data NEW."
+    return f"If the images of {place} lie elsewhere now, name their new place{shown}"
+
+
+def _of_old(run: RunFolder, config: RunConfig, command: str) -> "Dataset":
     """The images of a run that was made before runs kept a record of them.
 
     Raises:
         ConfigError: They are of other classes.
     """
     from elastic_nas.data.dataset import load_dataset
-    from elastic_nas.data.tied import check_same_classes
 
+    try:
+        data = load_dataset(config.data, config.seed, config.statistics, first=True)
+    except (UnknownName, DataError) as error:
+        raise type(error)(f"{error}\n{_moved(str(run.path), command)}") from error
+    _check_labels(run, data, config)
+    if not _weights_tell(run):
+        say(
+            f"note: {run.path} has no record of its images, as runs of version 0.1.0: whether "
+            "these are those that it was trained on, on the same sides, cannot be told."
+        )
+    return data
+
+
+def _weights_tell(run: RunFolder) -> bool:
+    """Whether the weights have hashes of their images, which are then compared with these."""
+    from elastic_nas.training.belongs import tells_images
+    from elastic_nas.training.checkpoint import read_facts
+
+    try:
+        return tells_images(read_facts(run.weights))
+    except CheckpointError:  # told by whoever reads the weights
+        return False
+
+
+def images_to_train(
+    run: RunFolder, config: RunConfig, ranks: "Ranks", *, begun: bool, origin: RunFolder | None
+) -> "Dataset":
+    """The images of a training, in all of its processes; the first one alone reads run folders.
+
+    Args:
+        run: What is trained.
+        config: Its run file; ``train.init`` names a run whose weights it begins with.
+        ranks: The processes.
+        begun: Whether the training goes on: its images are those of its record.
+        origin: A run whose images, sides and preprocessing are taken as they are.
+
+    Raises:
+        ElasticNasError: See `images_of`, `data.dataset.load_dataset`.
+        SystemExit: Another process failed, and tells why.
+    """
+    from elastic_nas.data.dataset import load_dataset
+
+    exact = run if begun else origin
+    init = config.train.init
+    of = exact or (None if init is None else RunFolder(Path(init)))
+    content = b"" if of is None else ranks.sent(lambda: _checked_bytes(of, begun=begun))
+    command = f"elastic-nas train --resume --out {run.path}" if begun else ""
+    with ranks.together():
+        if of is None:
+            return load_dataset(config.data, config.seed, config.statistics)
+        if exact is None:
+            return _beginning(of, content, config, ranks)
+        if not content:
+            return _of_old(exact, config, command)
+        return tied_to(decoded_of(of, content), config, str(of.path), begun, command)
+
+
+def _checked_bytes(run: RunFolder, *, begun: bool) -> bytes:
+    return record_bytes(run if begun else open_run(run.path))
+
+
+def _beginning(origin: RunFolder, content: bytes, config: RunConfig, ranks: "Ranks") -> "Dataset":
+    """The images of a training that begins with the weights of another run."""
+    from elastic_nas.data.dataset import load_begun, load_dataset
+
+    if content:
+        record = decoded_of(origin, content)
+        check_statistics(record.head.statistics, config.statistics, str(origin.path))
+        return load_begun(config.data, config.seed, record, str(origin.path))
     data = load_dataset(config.data, config.seed, config.statistics)
-    check_same_classes(run.labels, data.labels, str(run.path), config.data.source)
+    if ranks.first:
+        _check_labels(origin, data, config)
     say(
-        f"note: {run.path} was made before runs kept a record of their images: whether these are "
-        "the images that it was trained on, on the same sides, cannot be checked."
+        f"note: {origin.path} has no record of its images, as runs of version 0.1.0: whether some "
+        "that it was trained on are search-validation or test images here cannot be told."
     )
     return data
 
 
-def check_statistics(then: str, now: str, run: RunFolder) -> None:
+def _check_labels(run: RunFolder, data: "Dataset", config: RunConfig) -> None:
+    """Refuse images of other classes than those of a run without a record."""
+    from elastic_nas.data.tied import check_same_classes
+
+    if (run.path / "network.json").exists():  # which other processes may not have
+        check_same_classes(run.labels, data.labels, str(run.path), config.data.source)
+
+
+def check_statistics(then: str, now: str, place: str) -> None:
     """Refuse other statistics than those that the weights expect.
 
     Raises:
@@ -100,8 +233,9 @@ def check_statistics(then: str, now: str, run: RunFolder) -> None:
     """
     if then != now:
         raise ConfigError(
-            f"{run.path} was trained with statistics: {then}, which cannot become {now}: the "
-            "weights expect other pixels. Train in another folder with --out."
+            f"{place} was trained with statistics: {then}, which cannot become {now}: the weights "
+            f"expect other pixels. Leave it at {then} (--set statistics={then}), or train anew in "
+            "another folder with --out."
         )
 
 

@@ -89,5 +89,6 @@ def test_evaluating_twice_gives_the_same_and_leaves_the_supernet_alone(digits):
 
 def test_calibration_settings_hash_tells_settings_apart(digits):
     supernet = NETWORK.supernet()
-    hashes = {judge_of(supernet, digits, calibration_images=n).settings_hash for n in (64, 65)}
+    judges = [judge_of(supernet, digits, calibration_images=n) for n in (64, 65)]
+    hashes = {judge.settings_hash(judge.calibration.sha256) for judge in judges}
     assert len(hashes) == 2

@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from elastic_nas.budgets import format_size
 from elastic_nas.config import AugmentConfig, TrainConfig
-from elastic_nas.data.dataset import IMAGENET, load_dataset
+from elastic_nas.data.dataset import load_dataset
+from elastic_nas.data.record import SIDES
 from elastic_nas.errors import CheckpointError, ConfigError, DamagedCheckpoint, RunFolderError
 from elastic_nas.network import Network
 from elastic_nas.runs import RunFolder
@@ -574,7 +575,19 @@ def other_pixels(data):
 
 
 def imagenet(data):
-    return replace(data, preprocess=replace(data.preprocess, mean=IMAGENET[0], std=IMAGENET[1]))
+    head = data.record.head.model_copy(update={"statistics": "imagenet"})
+    return replace(data, record=replace(data.record, head=head))
+
+
+def other_side(then, now):
+    """An image of the record that is on another side."""
+
+    def change(data):
+        sides = data.record.sides_N.copy()
+        sides[np.flatnonzero(sides == SIDES.index(then))[0]] = SIDES.index(now)
+        return replace(data, record=replace(data.record, sides_N=sides))
+
+    return change
 
 
 @pytest.mark.parametrize(
@@ -583,8 +596,8 @@ def imagenet(data):
         (4, lambda data: data, "was trained with seed: 0, not 4"),
         (0, other_pixels, "mean [0.305933, 0.305933, 0.305933], now [0.5, 0.5, 0.5]"),
         (0, imagenet, "was trained with statistics: data, not imagenet"),
-        (0, lambda d: replace(d, train=d.train.subset(range(31))), "the train images differ"),
-        (0, lambda d: replace(d, test=d.validation), "the test images differ"),
+        (0, other_side("train", "test"), "the train, test images differ"),
+        (0, other_side("test", "search-validation"), "the validation, test images differ"),
     ],
 )
 def test_other_images_or_another_seed_are_refused(trained, tmp_path, seed, change, said):

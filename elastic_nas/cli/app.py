@@ -15,6 +15,7 @@ from elastic_nas.cli import latency as latency_commands
 from elastic_nas.cli import texts, training
 from elastic_nas.cli.endings import Group, guarded
 from elastic_nas.cli.options import (
+    Changes,
     Child,
     Classes,
     Device,
@@ -24,6 +25,7 @@ from elastic_nas.cli.options import (
     Level,
     Macs,
     Memory,
+    Moved,
     Params,
     Run,
     Size,
@@ -96,6 +98,8 @@ def search(  # noqa: PLR0913  one parameter an option
     memory: Memory = None,
     evaluations: Evaluations = None,
     strategy: Strategy = None,
+    data: Moved = None,
+    settings: Changes = None,
     table: TableFile = None,
     trust: Trust = False,
 ) -> None:
@@ -114,6 +118,7 @@ def search(  # noqa: PLR0913  one parameter an option
         evaluations=evaluations,
         strategy=strategy,
         table=table,
+        changes=facts.changes(data, settings),
     )
     show(texts.front_table(front, device))
     show(f"picture: {run / 'fronts' / f'{Path(device).stem}.png'}")
@@ -167,6 +172,8 @@ def export(  # noqa: PLR0913  one parameter an option
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="What to write; default: in DIR.")
     ] = None,
+    data: Moved = None,
+    settings: Changes = None,
     table: TableFile = None,
     as_json: Json = False,
     trust: Trust = False,
@@ -183,7 +190,13 @@ def export(  # noqa: PLR0913  one parameter an option
     opened = open_run(run)
     folder = out or run / "exported" / facts.folder_name(budgets, genotype)
     manifest = delivery.export(
-        opened, folder, device_name=device, budgets=budgets, genotype=genotype, table=table
+        opened,
+        folder,
+        device_name=device,
+        budgets=budgets,
+        genotype=genotype,
+        table=table,
+        changes=facts.changes(data, settings),
     )
     _show({"folder": str(folder), **manifest}, texts.export_table, as_json)
 

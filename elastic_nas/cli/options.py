@@ -45,6 +45,16 @@ Data = Annotated[
         metavar="DIR", help="A folder of class folders or tar shards, a data file, hf:NAME, digits."
     ),
 ]
+Moved = Annotated[
+    str | None,
+    typer.Option("--data", metavar="DIR", help="Where the run's images lie now, if elsewhere."),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a key of data. or search.; may be repeated."
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key; may be repeated."),

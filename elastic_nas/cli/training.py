@@ -7,7 +7,17 @@ import typer
 
 from elastic_nas import facts
 from elastic_nas.cli import texts
-from elastic_nas.cli.options import Data, Epochs, Minutes, Resume, Run, Settings, SpaceName, Trust
+from elastic_nas.cli.options import (
+    Data,
+    Epochs,
+    Minutes,
+    Moved,
+    Resume,
+    Run,
+    Settings,
+    SpaceName,
+    Trust,
+)
 from elastic_nas.cli.tables import show
 from elastic_nas.errors import ConfigError
 
@@ -80,6 +90,7 @@ def train_child(  # noqa: PLR0913  one parameter an option
         str, typer.Option(metavar="G", help="smallest, largest or a genotype such as 0,1,0.")
     ],
     out: Annotated[Path, typer.Option(metavar="DIR2", help="The run folder to make.")],
+    data: Moved = None,
     origin: Annotated[
         str,
         typer.Option(
@@ -101,7 +112,7 @@ def train_child(  # noqa: PLR0913  one parameter an option
     from elastic_nas import alone
     from elastic_nas.runs import open_run
 
-    given = {"train.epochs": epochs, "train.minutes": minutes}
+    given = {"data": data, "train.epochs": epochs, "train.minutes": minutes}
     changes = [*(settings or []), *facts.overrides(given)]
     alone.train_child(open_run(run), genotype, out, origin=origin, changes=changes, resume=resume)
     show(texts.after_training_alone(out))

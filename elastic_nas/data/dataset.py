@@ -12,16 +12,19 @@ from elastic_nas import progress
 from elastic_nas.config import DataConfig
 from elastic_nas.data.class_names import check_class_names
 from elastic_nas.data.duplicates import Usable, sort_out
+from elastic_nas.data.first_version import as_then
 from elastic_nas.data.folder import find_folder
 from elastic_nas.data.hub import find_on_hub
 from elastic_nas.data.images import in_parallel, shrink
 from elastic_nas.data.passed_over import told
 from elastic_nas.data.preprocess import Preprocess
-from elastic_nas.data.record import LEFT_OUT, SCHEMA, SIDES, DataRecord, Head
+from elastic_nas.data.record import SCHEMA, SIDES, DataRecord, Head
 from elastic_nas.data.shard_source import find_shards
+from elastic_nas.data.sides import kept_on_sides, sides_of
 from elastic_nas.data.split import ArrayImages, Part, Source, Split
 from elastic_nas.data.stratify import stratified
-from elastic_nas.errors import DataError
+from elastic_nas.data.tied import check_same_classes
+from elastic_nas.errors import ConfigError, DataError
 from elastic_nas.strict import checked
 
 __all__ = ["Dataset", "Split", "load_dataset"]
@@ -72,7 +75,9 @@ class Dataset:
     record: DataRecord
 
 
-def load_dataset(source: str | DataConfig, seed: int = 0, statistics: str = "data") -> Dataset:
+def load_dataset(
+    source: str | DataConfig, seed: int = 0, statistics: str = "data", *, first: bool = False
+) -> Dataset:
     """The data set that `source` names, split the same way on every machine.
 
     Args:
@@ -91,6 +96,7 @@ def load_dataset(source: str | DataConfig, seed: int = 0, statistics: str = "dat
         seed: Of the split.
         statistics: Images are normalised by those of the training images (``data``), or by
             ImageNet's (``imagenet``).
+        first: As version 0.1.0 found and split them, for runs that it made.
 
     Raises:
         UnknownName: There is no such folder or data set.
@@ -98,7 +104,9 @@ def load_dataset(source: str | DataConfig, seed: int = 0, statistics: str = "dat
         DataError: The images cannot be read or split.
     """
     data = DataConfig().model_copy(update={"source": source}) if isinstance(source, str) else source
-    found = find_source(data)
+    if first:  # which left equal pictures where they were
+        data = data.model_copy(update={"duplicates": "keep"})
+    found = as_then(find_source(data)) if first else find_source(data)
     if found.left_out:
         progress.say(f"Left out of {found.place}: {told(found.left_out)}.")
     photographs = data.source != DIGITS
@@ -138,23 +146,69 @@ def dataset_of(record: DataRecord, splits: Mapping[str, Split]) -> Dataset:
     )
 
 
+def load_begun(data: DataConfig, seed: int, origin: DataRecord, place: str) -> Dataset:
+    """The data set of a training that begins with the weights of another run.
+
+    Images that the run knows keep their sides, new ones are split as usual; images are resized
+    and normalised as the weights expect.
+
+    Args:
+        data: Which images.
+        seed: Of the split of new ones.
+        origin: What the run keeps of its images.
+        place: The run, for messages.
+
+    Raises:
+        ConfigError: They are of other classes; or see `sides.kept_on_sides`.
+        ElasticNasError: See `load_dataset`.
+    """
+    found = find_source(known_reading(data, origin, place))
+    check_same_classes(origin.classes, found.classes, place, found.place)
+    shares = SHARES_DIGITS if data.source == DIGITS else SHARES_ALONE
+    copies = sort_out(found, data.duplicates)
+    copies.tell()
+    drawn, accept = _splits(found, seed, shares, copies.parts), data.missing == "accept"
+    splits = kept_on_sides(origin, found, drawn, place, accept=accept)
+    same = {"statistics", "preprocess", "flip", "typical_size"}
+    facts = {
+        "seed": seed,
+        "copies": dict(copies.counts),
+        **origin.head.model_dump(include=same),
+    }
+    return dataset_of(recorded(found, splits, facts), splits)
+
+
+def known_reading(data: DataConfig, record: DataRecord, place: str) -> DataConfig:
+    """The section with what pixels meant when a run was trained.
+
+    Raises:
+        ConfigError: It says otherwise.
+    """
+    known = {"bits": record.head.bits, "bands": record.head.bands}
+    for key, then in known.items():
+        now = getattr(data, key)
+        if now not in (None, then):
+            raise ConfigError(
+                f"{place} was trained with data.{key}: {then or 'as the files say'}, which cannot "
+                f"become {now}: the weights expect other pixels. Leave data.{key} out, or train in "
+                "another folder with --out."
+            )
+    return data.model_copy(update=known)
+
+
 def recorded(source: Source, splits: Mapping[str, Split], facts: Mapping[str, Any]) -> DataRecord:
     """What a run keeps of a source that was split."""
-    sides = {part: np.full(len(of.labels), LEFT_OUT, np.uint8) for part, of in source.parts.items()}
-    for number, side in enumerate(SIDES):
-        split = splits[side]
-        part = next(name for name, of in source.parts.items() if of.images is split.images)
-        sides[part][split.rows] = number
+    sides = sides_of(source, splits)
     given = list(source.parts.values())
     head = {
         "schema": SCHEMA,
-        "name": source.name,
-        "place": source.place,
+        "name": _text(source.name),
+        "place": _text(source.place),
         "classes": list(source.classes),
         "given": list(source.parts),
         "bits": source.reading.bits,
         "bands": source.reading.bands,
-        "left_out": dict(source.left_out),
+        "left_out": {_text(kind): count for kind, count in source.left_out.items()},
         **facts,
     }
     return DataRecord(
@@ -165,6 +219,11 @@ def recorded(source: Source, splits: Mapping[str, Split], facts: Mapping[str, An
         np.repeat(np.arange(len(given), dtype=np.uint8), [len(part.labels) for part in given]),
         [name for part in given for name in part.names],
     )
+
+
+def _text(name: str) -> str:
+    """A name of a file as text that can be written anywhere; question marks for what is none."""
+    return name.encode(errors="replace").decode()
 
 
 def find_source(data: DataConfig) -> Source:

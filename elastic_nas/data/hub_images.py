@@ -17,15 +17,14 @@ from PIL import Image
 from elastic_nas import progress
 from elastic_nas.data.identity import WIDTH, identity_of
 from elastic_nas.data.images import (
-    AS_IT_SAYS,
     MOST_BYTES,
     SAY_PROGRESS_FROM,
     Examined,
-    Reading,
     examine,
     in_parallel,
     read_image,
 )
+from elastic_nas.data.pixels import AS_IT_SAYS, Reading
 from elastic_nas.errors import DataError, RunFolderError
 from elastic_nas.files import user_folder, write_atomic
 from elastic_nas.outside import open_file, read_bytes

@@ -139,16 +139,15 @@ class DataRecord:
         """The content of its file: safetensors, described in the metadata."""
         from safetensors.numpy import save
 
-        names = "\0".join(self.names).encode(errors="surrogateescape")
+        names = "\0".join(name.replace("\0", "\ufffd") for name in self.names)
         tensors: dict[str, NDArray[Any]] = {
             "identities": np.ascontiguousarray(self.identities),
             "labels": self.labels_N.astype(np.int32),
             "sides": self.sides_N,
             "parts": self.parts_N,
-            "names": np.frombuffer(names, np.uint8),
+            "names": np.frombuffer(names.encode(errors="surrogatepass"), np.uint8),
         }
-        head = self.head.model_dump_json(by_alias=True)
-        return save(tensors, {"elastic_nas": head})
+        return save(tensors, {"elastic_nas": self.head.model_dump_json(by_alias=True)})
 
 
 def read_record(path: Path) -> DataRecord:
@@ -158,26 +157,26 @@ def read_record(path: Path) -> DataRecord:
         RunFolderError: It cannot be read, or is damaged.
     """
 
-    def damaged(reason: str) -> RunFolderError:
-        return RunFolderError(
-            f"{path} is damaged ({reason}): it must tell which images the run was trained on, as "
-            "train writes it. Restore it from a copy, or train anew."
-        )
-
-    return decoded(read_bytes(path, MOST_BYTES), damaged)
+    return decoded(read_bytes(path, MOST_BYTES), path)
 
 
-def decoded(content: bytes, damaged: Any) -> DataRecord:
+def decoded(content: bytes, path: Path) -> DataRecord:
     """The record that such bytes hold.
 
     Args:
         content: Of a record's file.
-        damaged: Makes the error of a reason.
+        path: Of the file, for messages.
 
     Raises:
         RunFolderError: They are none.
     """
     from safetensors.numpy import load
+
+    def damaged(reason: str) -> RunFolderError:
+        return RunFolderError(
+            f"{path} is damaged ({reason}): it must tell which images the run was trained on, as "
+            "train writes it. Restore it from a copy, or train anew."
+        )
 
     try:
         tensors = load(content)
@@ -221,7 +220,7 @@ def _of_tensors(head: Head, tensors: Mapping[str, NDArray[Any]]) -> DataRecord:
         tensors[name] for name in ("identities", "labels", "sides", "parts")
     )
     n = len(labels)
-    names = tensors["names"].tobytes().decode(errors="surrogateescape").split("\0")
+    names = tensors["names"].tobytes().decode(errors="surrogatepass").split("\0")
     if identities.shape != (n, WIDTH) or any(a.shape != (n,) for a in (labels, sides, parts)):
         raise ValueError("its arrays have unequal lengths")
     if n == 0 or len(names) != n:
@@ -231,4 +230,7 @@ def _of_tensors(head: Head, tensors: Mapping[str, NDArray[Any]]) -> DataRecord:
     used = labels[sides != LEFT_OUT]
     if len(used) and not 0 <= used.min() <= used.max() < len(head.classes):
         raise ValueError("an image is of no class that there is")
+    for number, side in enumerate(SIDES):
+        if len(np.unique(parts[sides == number])) != 1:
+            raise ValueError(f"the {side} images are none, or of several parts")
     return DataRecord(head, identities, labels.astype(np.int64), sides, parts, names)

@@ -1,6 +1,6 @@
 """A split: labelled images that training, search or the final test may look at."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -180,6 +180,10 @@ class Part:
     labels: NDArray[np.int64]
     images: Images
     pixels_NB: NDArray[np.uint8] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.names, Iterator):  # they are looked at more than once
+            object.__setattr__(self, "names", list(self.names))
 
     def whole(self, name: str) -> Split:
         """All of it as one split."""

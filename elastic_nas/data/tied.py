@@ -1,13 +1,14 @@
 """Today's images on the sides that a run's record has them on: none changes sides."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from elastic_nas.data.identity import split_up
+from elastic_nas.data.matching import Labelled, matched
 from elastic_nas.data.record import LEFT_OUT, SIDES, DataRecord
 from elastic_nas.data.split import Source, Split
 from elastic_nas.errors import ConfigError
@@ -27,21 +28,27 @@ class Lost:
         side: Of `SIDES`.
         n: Images that it had.
         vanished: Names of those that are nowhere.
-        changed: Names of those that hold another picture, or lie in another class, now.
+        changed: Names of those in whose place another picture lies now.
+        relabelled: Names of those that lie in another class now.
     """
 
     side: str
     n: int
-    vanished: tuple[str, ...]
-    changed: tuple[str, ...]
+    vanished: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    relabelled: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.vanished) + len(self.changed)
+        return len(self.vanished) + len(self.changed) + len(self.relabelled)
 
     def told(self) -> str:
-        """``2 of 90 test images vanished (cat/1.png, cat/2.png), 1 changed (dog/1.png)``."""
-        kinds = (("vanished", self.vanished), ("changed", self.changed))
-        texts = [f"{len(names):,} {kind} ({_some(names)})" for kind, names in kinds if names]
+        """``of 90 test images 2 vanished ('cat/1.png', 'cat/2.png') and 1 changed ('a.png')``."""
+        kinds = (
+            ("vanished", self.vanished),
+            ("changed", self.changed),
+            ("moved to another class", self.relabelled),
+        )
+        texts = [f"{len(names):,} {kind} ({some(names)})" for kind, names in kinds if names]
         return f"of {self.n:,} {self.side} images {' and '.join(texts)}"
 
 
@@ -72,99 +79,69 @@ def tie(record: DataRecord, source: Source, place: str) -> Tied:
         ConfigError: Classes or parts differ, or images lie in other parts now; both sides are
             named.
     """
-    _check_classes(record, source, place)
+    check_same_classes(record.classes, source.classes, place, source.place)
     _check_parts(record, source, place)
-    found_N = _matched(record, source, place)
-    names = {part: list(of.names) for part, of in source.parts.items()}
+    used_N = record.sides_N != LEFT_OUT
+    found_N = np.full(len(record.labels_N), -1, dtype=np.int64)
+    fresh: dict[str, dict[str, int]] = {}
+    for number, part in enumerate(record.head.given):
+        of, mine_N = source.parts[part], np.flatnonzero(record.parts_N == number)
+        then = Labelled(
+            record.identities[mine_N],
+            record.labels_N[mine_N],
+            [record.names[row] for row in mine_N.tolist()],
+        )
+        now = Labelled(of.images.identities, of.labels, list(of.names))
+        found_N[mine_N] = matched(then, now, used_N[mine_N])
+        unknown = np.ones(len(of.labels), dtype=bool)
+        unknown[found_N[mine_N][found_N[mine_N] >= 0]] = False
+        fresh[part] = {now.names[row]: row for row in np.flatnonzero(unknown).tolist()}
+    _check_sides(record, source, found_N, fresh, place)
     splits, lost = {}, []
     for number, side in enumerate(SIDES):
         mine_N = np.flatnonzero(record.sides_N == number)
-        part = record.head.given[int(record.parts_N[mine_N[0]])] if len(mine_N) else None
-        of = source.parts[part or record.head.given[0]]
-        rows = found_N[mine_N]
-        right = rows >= 0
-        right[right] = of.labels[rows[right]] == record.labels_N[mine_N[right]]
+        part = record.head.given[record.parts_N[mine_N[0]]]
+        of, rows = source.parts[part], found_N[mine_N]
+        right = (rows >= 0) & (of.labels[rows] == record.labels_N[mine_N])
         splits[side] = Split(side, of.labels[rows[right]], of.images, rows[right])
-        gone = mine_N[~right]
-        if len(gone):
-            lost.append(_lost(record, side, len(mine_N), gone, found_N, set(names[part or ""])))
-    new = _unknown(record, source, found_N, names)
-    return Tied(splits, tuple(lost), new)
+        if not right.all():
+            lost.append(_lost(record, side, mine_N, right, found_N, fresh[part]))
+    return Tied(splits, tuple(lost), _new(record, found_N, fresh))
 
 
 def _lost(
     record: DataRecord,
     side: str,
-    n: int,
-    gone: NDArray[np.int64],
+    mine_N: NDArray[np.int64],
+    right: NDArray[np.bool_],
     found_N: NDArray[np.int64],
-    today: set[str],
+    fresh: Mapping[str, int],
 ) -> Lost:
-    changed = [bool(found_N[row] >= 0 or record.names[row] in today) for row in gone.tolist()]
-    pairs = list(zip((record.names[row] for row in gone.tolist()), changed, strict=True))
-    return Lost(
-        side,
-        n,
-        tuple(name for name, other in pairs if not other),
-        tuple(name for name, other in pairs if other),
-    )
+    kinds: dict[str, list[str]] = {"vanished": [], "changed": [], "relabelled": []}
+    for row in mine_N[~right].tolist():
+        name = record.names[row]
+        replaced = "changed" if name in fresh else "vanished"
+        kinds["relabelled" if found_N[row] >= 0 else replaced].append(name)
+    return Lost(side, len(mine_N), **{kind: tuple(names) for kind, names in kinds.items()})
 
 
-def _unknown(
-    record: DataRecord, source: Source, found_N: NDArray[np.int64], names: dict[str, list[str]]
+def _new(
+    record: DataRecord, found_N: NDArray[np.int64], fresh: Mapping[str, Mapping[str, int]]
 ) -> tuple[str, ...]:
-    """Names of today's images that match nothing in the record."""
+    """Names of today's images that are in the record neither by content nor, changed, by name."""
     new: list[str] = []
     for number, part in enumerate(record.head.given):
-        mine_N = record.parts_N == number
-        fresh = np.ones(len(source.parts[part].labels), dtype=bool)
-        fresh[found_N[mine_N & (found_N >= 0)]] = False
-        changed = {record.names[row] for row in np.flatnonzero(mine_N & (found_N < 0)).tolist()}
-        today = (names[part][row] for row in np.flatnonzero(fresh).tolist())
-        new += [name for name in today if name not in changed]
+        gone = np.flatnonzero((record.parts_N == number) & (found_N < 0)).tolist()
+        changed = {record.names[row] for row in gone}
+        new += [name for name in fresh[part] if name not in changed]
     return tuple(new)
-
-
-def _matched(record: DataRecord, source: Source, place: str) -> NDArray[np.int64]:
-    """For each image of the record today's row in its part, or -1: (n,).
-
-    Copies are told apart by their names, as far as these are the same; then by their order.
-    """
-    found_N = np.full(len(record.labels_N), -1, dtype=np.int64)
-    keys = split_up(record.identities)
-    spare: dict[str, dict[bytes, list[int]]] = {}
-    for number, part in enumerate(record.head.given):
-        mine = np.flatnonzero(record.parts_N == number).tolist()
-        of = source.parts[part]
-        waiting: dict[bytes, list[tuple[str, int]]] = defaultdict(list)
-        rows = zip(split_up(of.images.identities), of.names, strict=True)
-        for row, (key, name) in enumerate(rows):
-            waiting[key].append((name, row))
-        for exact in (True, False):
-            for index in mine:
-                if found_N[index] < 0 and (here := waiting.get(keys[index])):
-                    _take(here, record.names[index] if exact else None, found_N, index)
-        spare[part] = {key: [row for _, row in here] for key, here in waiting.items() if here}
-    _check_sides(record, found_N, keys, spare, place)
-    return found_N
-
-
-def _take(
-    here: list[tuple[str, int]], name: str | None, found_N: NDArray[np.int64], index: int
-) -> None:
-    """Give an image of the record one of today's copies: that of its name, or the first."""
-    for at, (called, row) in enumerate(here):
-        if name in (None, called):
-            found_N[index] = row
-            del here[at]
-            return
 
 
 def _check_sides(
     record: DataRecord,
+    source: Source,
     found_N: NDArray[np.int64],
-    keys: list[bytes],
-    spare: dict[str, dict[bytes, list[int]]],
+    fresh: Mapping[str, Mapping[str, int]],
     place: str,
 ) -> None:
     """Refuse images that were moved from one part into another.
@@ -173,22 +150,25 @@ def _check_sides(
         ConfigError: There are some.
     """
     moved: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for index in np.flatnonzero((found_N < 0) & (record.sides_N != LEFT_OUT)).tolist():
-        was = record.head.given[record.parts_N[index]]
-        for now, here in spare.items():
-            if now != was and keys[index] in here:
+    gone = np.flatnonzero((found_N < 0) & (record.sides_N != LEFT_OUT))
+    keys = dict(zip(gone.tolist(), split_up(record.identities[gone]), strict=True))
+    for now, here in fresh.items():
+        rows = np.array(list(here.values()), dtype=np.int64)
+        there = set(split_up(source.parts[now].images.identities[rows]))
+        for index, key in keys.items():
+            was = record.head.given[record.parts_N[index]]
+            if was != now and key in there:
                 moved[was, now].append(record.names[index])
     if moved:
-        (was, now), names = next(iter(moved.items()))
-        raise ConfigError(
-            f"{len(names):,} images that {place} had in {was} lie in {now} now ({_some(names)}): "
-            "images that were trained on would be tested with, or the other way round. Move them "
-            "back, or train in another folder with --out."
+        told = "; ".join(
+            f"{len(names):,} that were in {was} lie in {now} now ({some(names)})"
+            for (was, now), names in moved.items()
         )
-
-
-def _check_classes(record: DataRecord, source: Source, place: str) -> None:
-    check_same_classes(record.classes, source.classes, place, source.place)
+        raise ConfigError(
+            f"images of {place} have changed sides: {told}. Images that were trained on would be "
+            "tested with, or the other way round. Move them back, or train in another folder with "
+            "--out."
+        )
 
 
 def check_same_classes(then: tuple[str, ...], now: tuple[str, ...], place: str, where: str) -> None:
@@ -200,15 +180,19 @@ def check_same_classes(then: tuple[str, ...], now: tuple[str, ...], place: str, 
     if then == now:
         return
     gone, more = sorted(set(then) - set(now)), sorted(set(now) - set(then))
-    told = [f"gone: {_some(gone, 10)}"] * bool(gone) + [f"new: {_some(more, 10)}"] * bool(more)
-    what = "; ".join(told) or "the same classes in another order"
+    told = [f"gone: {some(gone, 10)}"] * bool(gone) + [f"new: {some(more, 10)}"] * bool(more)
+    what = "; ".join(told) or _first_other(then, now)
     raise ConfigError(
-        f"{place} was trained on other classes than {where!r} has now ({what}).\n"
-        f"  then ({len(then):,}): {_some(then, 10)}\n"
-        f"  now ({len(now):,}): {_some(now, 10)}\n"
-        "Its answers would get wrong names. Bring the classes back as they were, or train in "
-        "another folder with --out."
+        f"{place} was trained on {len(then):,} classes ({some(then, 10)}), and {where!r} has "
+        f"{len(now):,} now ({some(now, 10)}): {what}. Its answers would get "
+        "wrong names. Bring the classes back as they were, or train in another folder with --out."
     )
+
+
+def _first_other(then: tuple[str, ...], now: tuple[str, ...]) -> str:
+    """Where the same classes stand in another order."""
+    at = next(index for index, pair in enumerate(zip(then, now, strict=True)) if len({*pair}) > 1)
+    return f"the same classes in another order: number {at} was {then[at]!r} and is {now[at]!r} now"
 
 
 def _check_parts(record: DataRecord, source: Source, place: str) -> None:
@@ -224,7 +208,8 @@ def _check_parts(record: DataRecord, source: Source, place: str) -> None:
         )
 
 
-def _some(names: tuple[str, ...] | list[str], most: int = TOLD) -> str:
+def some(names: tuple[str, ...] | list[str], most: int = TOLD) -> str:
+    """The first names, then how many more there are."""
     more = [f"and {len(names) - most:,} more"] if len(names) > most else []
     return ", ".join([*map(repr, names[:most]), *more])
 
@@ -247,7 +232,7 @@ def check_lost(
     if tied.new:
         say(
             f"note: {len(tied.new):,} images that {place} does not know are left out "
-            f"({_some(tied.new)})."
+            f"({some(tied.new)})."
         )
     told = "; ".join(lost.told() for lost in tied.lost)
     empty = [side for side, split in tied.splits.items() if not len(split)]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from elastic_nas.data.dataset import Dataset
+from elastic_nas.data.first_version import fingerprint
 from elastic_nas.errors import ConfigError
 from elastic_nas.strict import shown
 
@@ -49,9 +50,24 @@ def check_belongs(facts: Mapping[str, Any], data: Dataset, seed: int, place: Pat
     """
     check_seed(facts, seed, place)
     now = belongings(data, seed)
-    for key in ("statistics", "preprocess", "images"):
+    for key in ("statistics", "images", "preprocess"):
         if facts.get(key) not in (None, now[key]):
             raise ConfigError(_differs(key, facts, now, place))
+    if facts.get("images") is None and facts.get("splits") is not None:
+        _check_first(facts, data, place)
+
+
+def tells_images(facts: Mapping[str, Any]) -> bool:
+    """Whether weights tell which images they were trained on, so that `check_belongs` sees it."""
+    return any(facts.get(key) is not None for key in ("images", "splits"))
+
+
+def _check_first(facts: Mapping[str, Any], data: Dataset, place: Path) -> None:
+    """Compare the hashes that checkpoints held before images had identities."""
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    now = {"data": data.name, "images": {part: fingerprint(of) for part, of in splits.items()}}
+    if facts["splits"] != now["images"]:
+        raise ConfigError(_differs("images", {**facts, "images": facts["splits"]}, now, place))
 
 
 def check_seed(facts: Mapping[str, Any], seed: int, place: Path) -> None:
@@ -69,15 +85,16 @@ def _differs(key: str, facts: Mapping[str, Any], now: Mapping[str, Any], place: 
     if key == "images":
         parts = [part for part in new if old.get(part) != new[part]]
         what = (
-            f"on other images: of {facts.get('data')!r} then and {now['data']!r} now, the "
+            f"on other images than images.safetensors of the run tells (or, where there is none, "
+            f"than there are now): of {facts.get('data')!r} then and {now['data']!r} now, the "
             f"{', '.join(parts)} images differ"
         )
-        back = "Bring those images back"
+        back = "Restore that file from a copy (or bring those images back)"
     elif key == "preprocess":
         parts = [part for part in new if old.get(part) != new[part]]
         told = (f"{part} {shown(old.get(part))}, now {shown(new[part])}" for part in parts)
         what = f"with other pixels: {'; '.join(told)}"
-        back = "Bring the images that it was trained on back"
+        back = "Restore images.safetensors of the run (or, without one, its images) from a copy"
     else:
         what = f"with {key}: {old}, not {new}"
         back = f"Put {key}: {old} back into the run file"

@@ -53,10 +53,9 @@ class Judge:
         self.calibration = some(data.train, calibration_images)
         self.validation = some(data.validation, validation_images)
 
-    @property
-    def settings_hash(self) -> str:
-        """Hash of all that calibration depends on, beside the weights."""
-        settings = [self.calibration.sha256, BATCH, self._data.preprocess.describe()]
+    def settings_hash(self, images: str) -> str:
+        """Hash of all that calibration depends on, beside the weights; `images`: of those."""
+        settings = [images, BATCH, self._data.preprocess.describe()]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
     def child(self, genotype: Genotype, calibration: Split | None = None) -> Child:
