@@ -83,7 +83,8 @@ def _of_old(run: RunFolder, config: RunConfig) -> "Dataset":
     from elastic_nas.data.dataset import load_dataset
     from elastic_nas.data.tied import check_same_classes
 
-    data = load_dataset(config.data, config.seed, config.statistics)
+    as_then = config.data.model_copy(update={"duplicates": "keep"})  # the sides that it had
+    data = load_dataset(as_then, config.seed, config.statistics)
     check_same_classes(run.labels, data.labels, str(run.path), config.data.source)
     say(
         f"note: {run.path} was made before runs kept a record of their images: whether these are "
