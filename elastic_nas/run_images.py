@@ -59,7 +59,7 @@ def tied_to(
     known = {"bits": record.head.bits, "bands": record.head.bands}
     tied = tie(record, _found(data.model_copy(update=known), place), place)
     check_lost(tied, place, accept=data.missing == "accept", strictly=strictly, say=say)
-    return dataset_of(record, tied.splits)
+    return dataset_of(record, tied.splits, data.damaged)
 
 
 def _found(data: DataConfig, place: str) -> "Source":

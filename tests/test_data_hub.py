@@ -138,7 +138,7 @@ def test_damaged_and_missing_images_are_named(hub, tmp_path):
     test = load_dataset(saved(hub, tmp_path / "bad", train=good, test=bad)).test
     with pytest.raises(DataError, match=r"image 'row 0 of test of hf:.*no image of a known"):
         test.image(0)
-    with pytest.raises(DataError, match=r"row 1 of test of hf:.* has no image"):
+    with pytest.raises(DataError, match=r"row 1 of test of hf:.*has no image"):
         test.image(1)
     assert test.sha256
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elastic_nas.config import DataConfig
+from elastic_nas.data.damage import Rule, allowed, listed, stand_ins, too_many
 from elastic_nas.data.folder import find_folder
 from elastic_nas.data.hub import find_on_hub
 from elastic_nas.data.images import in_parallel, shrink
@@ -18,7 +20,8 @@ from elastic_nas.data.record import LEFT_OUT, SCHEMA, SIDES, DataRecord, Head
 from elastic_nas.data.shard_source import find_shards
 from elastic_nas.data.split import ArrayImages, Part, Source, Split
 from elastic_nas.data.stratify import stratified
-from elastic_nas.errors import DataError
+from elastic_nas.errors import DamagedImage, DataError
+from elastic_nas.progress import say
 from elastic_nas.strict import checked
 
 __all__ = ["Dataset", "Split", "load_dataset"]
@@ -56,6 +59,7 @@ class Dataset:
         flip: Whether a horizontally flipped image keeps its label.
         typical_size: Median shorter side of (a sample of) the training images, in pixels.
         record: What a run keeps of all that.
+        damaged: What is done about images that turn out to be unreadable.
     """
 
     name: str
@@ -67,6 +71,15 @@ class Dataset:
     flip: bool
     typical_size: int
     record: DataRecord
+    damaged: Rule = "skip"
+
+    def readable(self, split: Split, resolution: int) -> Split:
+        """One of the splits, or a part of it, without the images that cannot be read.
+
+        Raises:
+            DataError: There are too many of them; see `Split.readable`.
+        """
+        return split.readable(self.preprocess, resolution, self.damaged)
 
 
 def load_dataset(source: str | DataConfig, seed: int = 0, statistics: str = "data") -> Dataset:
@@ -99,7 +112,7 @@ def load_dataset(source: str | DataConfig, seed: int = 0, statistics: str = "dat
     photographs = data.source != DIGITS
     splits = _splits(found, seed, SHARES_ALONE if photographs else SHARES_DIGITS)
     sample = SAMPLE if photographs else len(splits["train"])
-    mean, std, typical_size = _statistics(splits["train"], sample)
+    mean, std, typical_size = _statistics(splits["train"], sample, data.damaged)
     if statistics == "imagenet":
         mean, std = IMAGENET
     crop = 0.875 if photographs and typical_size >= LARGE_PX else 1.0
@@ -110,11 +123,17 @@ def load_dataset(source: str | DataConfig, seed: int = 0, statistics: str = "dat
         "flip": photographs,
         "typical_size": typical_size,
     }
-    return dataset_of(recorded(found, splits, facts), splits)
+    return dataset_of(recorded(found, splits, facts), splits, data.damaged)
 
 
-def dataset_of(record: DataRecord, splits: Mapping[str, Split]) -> Dataset:
-    """The data set that a record describes, of these images."""
+def dataset_of(record: DataRecord, splits: Mapping[str, Split], damaged: Rule = "skip") -> Dataset:
+    """The data set that a record describes, of these images.
+
+    Args:
+        record: Of a run.
+        splits: By their sides.
+        damaged: What is done about images that turn out to be unreadable.
+    """
     train, validation, test = (splits[side] for side in SIDES)
     head = record.head
     return Dataset(
@@ -127,6 +146,7 @@ def dataset_of(record: DataRecord, splits: Mapping[str, Split]) -> Dataset:
         flip=head.flip,
         typical_size=head.typical_size,
         record=record,
+        damaged=damaged,
     )
 
 
@@ -251,20 +271,49 @@ def _split(part: Part, shares: dict[str, float], seed: int) -> dict[str, Split]:
 Triple = tuple[float, float, float]
 
 
-def _statistics(train: Split, most: int) -> tuple[Triple, Triple, int]:
+def _statistics(train: Split, most: int, rule: Rule) -> tuple[Triple, Triple, int]:
     """Mean and standard deviation per channel, and the median shorter side in pixels.
 
-    Of at most `most` images, evenly spaced; each image counts the same, whatever its size.
+    Of at most `most` images, evenly spaced; each image counts the same, whatever its size. An
+    image that cannot be read is replaced as in the training, see `damage.stand_ins`.
+
+    Raises:
+        DataError: More images cannot be read than may be.
     """
     count = min(len(train), most)
     indices = [index * len(train) // count for index in range(count)]
-    rows = in_parallel(lambda index: _moments(train.image(index)), indices, "Sampling images")
+    damaged: dict[int, str] = {}
+
+    def sampled(index: int) -> _Moments:
+        for candidate in chain([index], stand_ins(train.labels, index)):
+            try:
+                return _moments(train.image(candidate))
+            except DamagedImage as error:
+                damaged[candidate] = error.told
+                if len(damaged) > allowed(len(train), rule):
+                    break
+        raise too_many(_in_order(damaged), len(train), train.name, rule)
+
+    rows = in_parallel(sampled, indices, "Sampling images")
+    if damaged:
+        say(
+            f"note: {len(damaged):,} of {len(train):,} {train.name} images cannot be read "
+            f"({listed(_in_order(damaged))}); others take their places in the statistics."
+        )
     moments = np.mean([row[:2] for row in rows], axis=0)
     std = np.sqrt(np.maximum(moments[1] - moments[0] ** 2, 1 / 255**2))  # never 0
     return _triple(moments[0]), _triple(std), int(np.median([row[2] for row in rows]))
 
 
-def _moments(image: Image.Image) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+def _in_order(damaged: dict[int, str]) -> list[str]:
+    """As threads find them in no order."""
+    return [damaged[index] for index in sorted(damaged)]
+
+
+_Moments = tuple[NDArray[np.float64], NDArray[np.float64], int]
+
+
+def _moments(image: Image.Image) -> _Moments:
     """Means of pixels in 0..1 and of their squares, and the shorter side in pixels."""
     pixels = np.asarray(shrink(image, 256), dtype=np.float64) / 255
     return pixels.mean(axis=(0, 1)), (pixels**2).mean(axis=(0, 1)), min(image.size)

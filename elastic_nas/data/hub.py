@@ -17,7 +17,7 @@ from elastic_nas.data.identity import identity_of, stacked
 from elastic_nas.data.images import read_image
 from elastic_nas.data.place import HUB, name_of, saved_path
 from elastic_nas.data.split import Part, Source
-from elastic_nas.errors import ConfigError, DataError, ElasticNasError, UnknownName
+from elastic_nas.errors import ConfigError, DamagedImage, DataError, ElasticNasError, UnknownName
 from elastic_nas.outside import MOST_JSON
 
 
@@ -46,7 +46,7 @@ class HubImages:
         if content is not None:
             return read_image(name, content)
         if not path:
-            raise DataError(f"{name} has no image. Leave such rows out.")
+            raise DamagedImage(name, "the row has no image")
         return read_image(Path(path))
 
     def _cell(self, index: int) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from elastic_nas import progress
 from elastic_nas.data.identity import identity_of
-from elastic_nas.errors import DataError
+from elastic_nas.errors import DamagedImage
 from elastic_nas.outside import open_file
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -156,15 +156,13 @@ def read_image(
         reading: What its pixels mean.
 
     Raises:
-        DataError: The file is missing, no regular file, damaged, no image, of floating-point
+        DamagedImage: The file is missing, no regular file, damaged, no image, of floating-point
             pixels, or larger than 200 MB or 64 million pixels.
     """
     try:
         return _read(_content(Path(path)) if content is None else content)
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged bytes
-        raise DataError(
-            f"cannot read the image {str(path)!r}: {_reason(error)}. Delete or replace it."
-        ) from error
+        raise DamagedImage(str(path), _reason(error)) from error
 
 
 @dataclass(frozen=True)
