@@ -131,7 +131,7 @@ def test_statistics_are_those_of_a_sample(digits, monkeypatch):
     read = []
     monkeypatch.setattr(dataset_module, "_moments", lambda image: read.append(1) or one(image))
     one = lambda image: (np.full(3, 0.5), np.full(3, 0.5), 8)  # noqa: E731
-    assert dataset_module._statistics(digits.train, 100) == ((0.5,) * 3, (0.5,) * 3, 8)
+    assert dataset_module._statistics(digits.train, 100, "skip") == ((0.5,) * 3, (0.5,) * 3, 8)
     assert len(read) == 100
 
 

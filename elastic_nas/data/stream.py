@@ -138,10 +138,10 @@ class TrainStream:
         finally:
             del prepared  # ends the workers now, even while a traceback keeps this frame
 
-    def _sound(self, prepared: _Prepared | DataError) -> Batch:
-        if isinstance(prepared, DataError):
-            raise prepared
-        x_NCHW, labels_N, damaged = prepared
+    def _sound(self, batch: _Prepared | DataError) -> Batch:
+        if isinstance(batch, DataError):
+            raise batch
+        x_NCHW, labels_N, damaged = batch
         self.damaged |= damaged
         if not len(labels_N):
             split = self._batches.split
