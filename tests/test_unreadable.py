@@ -158,6 +158,29 @@ def test_what_was_met_before_an_interruption_counts_after_it(photos, tmp_path, c
     assert len(rows_of(tmp_path / "run")) == 4
 
 
+def test_damaged_files_of_one_content_count_each(tmp_path, monkeypatch):
+    """Their identities are all the same; before and after an interruption."""
+    monkeypatch.setattr(stream_module, "CACHE_BYTES", 0)
+    damaged = [f"{number:05}.png" for number in (8, 20, 32, 44)]
+    every = samples(range(330))
+    members = [(name, b"junk" if name in damaged else content) for name, content in every]
+    write_tar(tmp_path / "train-0.tar", members)
+    write_shards(tmp_path, "val", [3])
+    monkeypatch.setattr(dataset_module, "MOST_VALIDATION", 3)
+    monkeypatch.setattr(dataset_module, "SAMPLE", 1)
+    data = load_dataset(str(tmp_path))
+    identities = data.train.images.identities.copy()
+    identities[[8, 20, 32, 44]] = 0
+    object.__setattr__(data.train.images, "identities", identities)
+    fields = {"steps": 30, "batch_size": 32, "augment": AugmentConfig(strong="none"), "threads": 1,
+              "validations": 0, "random_children": 0, "checkpoint_seconds": 1e-9}  # fmt: skip
+    (tmp_path / "run").mkdir()
+    for resume in (False, True):
+        trainer = Trainer(Network("tiny:size=8", 3), data, TrainConfig(**fields), 0)
+        with pytest.raises(DataError, match="4 of 327 train images cannot be read"):
+            train(trainer, tmp_path / "run", resume=resume)
+
+
 def test_with_stop_the_first_one_ends_the_training(photos, tmp_path, capsys):
     data = loaded(photos, "stop")
     trainer = trainer_of(data)

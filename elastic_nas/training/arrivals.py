@@ -31,8 +31,9 @@ class NoBatch(Exception):
 class Arrivals:
     """The batches of a training, and the images that turned out to be unreadable on the way.
 
-    Damaged images are known by their identities, as processes may see unequal data. All processes
-    know all of them, so that they end together where there are too many.
+    Damaged images are known by what they are called, as processes may see unequal data and as empty
+    files all have one identity. All processes know all of them, so that they end together where
+    there are too many.
 
     Args:
         trainer: Whose stream it is.
@@ -55,7 +56,7 @@ class Arrivals:
         wanted, keys = set(noted), split_up(self._split.images.identities[self._split.rows])
         rows = [row for row, key in enumerate(keys) if key.hex() in wanted]
         told = in_parallel(self._damage, rows, "Reading images that were damaged")
-        found = {keys[row].hex(): why for row, why in zip(rows, told, strict=True) if why}
+        found = {why: keys[row].hex() for row, why in zip(rows, told, strict=True) if why}
         for of_rank in self._ranks.values(found):
             self._known |= of_rank
 
@@ -91,7 +92,7 @@ class Arrivals:
             self._hear(step)
         if len(self._known) > self._most:
             split = self._split
-            raise NoBatch(too_many(self._known.values(), len(split), split.name, self._rule))
+            raise NoBatch(too_many(list(self._known), len(split), split.name, self._rule))
         if fails:
             raise NoBatch(error)
 
@@ -101,14 +102,14 @@ class Arrivals:
         self._heard += len(met)
         rows = np.array([row for row, _ in met], dtype=np.int64)
         keys = split_up(self._split.images.identities[self._split.rows[rows]])
-        own = {key.hex(): why for key, (_, why) in zip(keys, met, strict=True)}
+        own = {why: key.hex() for key, (_, why) in zip(keys, met, strict=True)}
         before = len(self._known)
         for of_rank in self._ranks.values(own):
-            for key, why in of_rank.items():
-                if key not in self._known:
-                    self._known[key] = why
+            for why, key in of_rank.items():
+                if why not in self._known:
+                    self._known[why] = key
                     self._books.note_damaged(step, key, why)
-        _tell(list(self._known.values()), before, self._most)
+        _tell(list(self._known), before, self._most)
 
 
 def _next(stream: Iterator[Batch]) -> tuple[Batch | None, DataError | None]:
