@@ -229,10 +229,12 @@ class _Maker:
         from elastic_nas.training.evaluation import some
         from elastic_nas.training.step import normalise
 
-        preprocess, test = self.data.preprocess, self.data.test
+        preprocess = self.data.preprocess
+        test = self.data.readable(self.data.test, child.resolution)
         validation, train = self.data.validation, self.data.train
         enough = len(validation) >= PARITY_IMAGES
         sample = some(validation if enough else train, PARITY_IMAGES)
+        sample = self.data.readable(sample, child.resolution)
         pixels = sample.deployed(preprocess, child.resolution)
         x = normalise(_tensor(pixels), preprocess.mean, preprocess.std)
         expected = child_logits(child.cpu(), x)
@@ -240,6 +242,7 @@ class _Maker:
         answers = logits_of(bare, test.deployed(preprocess, child.resolution)).argmax(1)
         accuracy = score(answers == test.labels)
         facts = {**self._facts(known.genotype), "accuracy": accuracy, **figures}
+        facts["test_sha256"] = test.sha256
         facts = {key: value for key, value in facts.items() if value is not None}
         facts["search_validation"] = known.validation
         add_metadata(model, _metadata(facts, self.data.labels))
@@ -262,12 +265,11 @@ class _Maker:
             "preprocess": self.data.preprocess.describe(),
             "resolution": network.resolution(genotype),
             "weights_sha256": sha256_of(self.run.weights),
-            "calibration_images": len(self.calibration),
+            "calibration_images": len(self.judge.readable(self.calibration)),
             "oldest_runtime": OLDEST_RUNTIME,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seed": self.config.seed,
             "statistics": self.config.statistics,
-            "test_sha256": self.data.test.sha256,
         }
 
 

@@ -6,6 +6,7 @@ ElasticNasError
 ├── UntrustedCode          a file that this user did not name would run a Python file
 ├── GenotypeError          a genotype of the wrong length, out of range, or unreadable
 ├── DataError              images that cannot be read, split or learned from
+│   └── DamagedImage       one image that cannot be read
 ├── TableError             a latency table that cannot be trusted
 │   └── MissingEntries     the table lacks blocks of this child
 ├── InfeasibleBudget       no child of the space meets the budget
@@ -67,6 +68,19 @@ class GenotypeError(ElasticNasError):
 
 class DataError(ElasticNasError):
     """Images that cannot be read, split or learned from."""
+
+
+class DamagedImage(DataError):
+    """One image that cannot be read; others beside it may be sound.
+
+    Args:
+        name: What it is called in messages.
+        reason: Why it cannot be read.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"cannot read the image {name!r}: {reason}. Delete or replace it.")
+        self.told = f"{name!r}: {reason}"
 
 
 class TableError(ElasticNasError):

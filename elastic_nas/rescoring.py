@@ -37,9 +37,10 @@ def scored_again(
             f"the classes of {source!r} ({len(data.labels)}) are not those of labels.txt, in their "
             "order; name the images that the child was made for with --data."
         )
-    pixels = data.test.deployed(manifest.deployed, manifest.resolution)
-    found = score(logits_of(contents.model, pixels).argmax(1) == data.test.labels)
-    same = manifest.test_sha256 == data.test.sha256
+    test = data.readable(data.test, manifest.resolution)
+    pixels = test.deployed(manifest.deployed, manifest.resolution)
+    found = score(logits_of(contents.model, pixels).argmax(1) == test.labels)
+    same = manifest.test_sha256 == test.sha256
     told = f"{found['top1']:.4f} on {found['n']} test images of {source}"
     (low, high), (own_low, own_high) = found["interval_95"], claimed.interval_95
     if same:

@@ -113,7 +113,7 @@ def tied_to(
     found = _found(known_reading(data, record, place), place, command)
     tied = tie(record, found, place)
     check_lost(tied, place, accept=data.missing == "accept", strictly=strictly, say=say)
-    return dataset_of(record, tied.splits)
+    return dataset_of(record, tied.splits, data.damaged)
 
 
 def _found(data: DataConfig, place: str, command: str) -> "Source":

@@ -55,19 +55,20 @@ class Int8Form:
         runtime = runtime_of(device)
         if device.precision != "int8" or not takes_images(runtime):
             return None
-        seen = some(data.train, SEEN_BY_INT8)
+        seen = data.readable(some(data.train, SEEN_BY_INT8), resolution)
         pixels = seen.deployed(data.preprocess, resolution).astype(np.float32)
         form = runtime.convert(model, (3, resolution, resolution), pixels)
         return cls(runtime, form, len(seen))
 
     def score(self, data: "Dataset", resolution: int) -> dict[str, Any]:
         """Its accuracy on the test split, through the runtime."""
-        pixels = data.test.deployed(data.preprocess, resolution)
+        test = data.readable(data.test, resolution)
+        pixels = test.deployed(data.preprocess, resolution)
         answers = [
             self.runtime.run_converted(self.model, pixels[start : start + 64].astype(np.float32))
             for start in range(0, len(pixels), 64)
         ]
-        scored = score(np.concatenate(answers).argmax(1) == data.test.labels)
+        scored = score(np.concatenate(answers).argmax(1) == test.labels)
         scheme = f"{self.runtime.used_scheme}, per channel, ranges from the least to the greatest"
         return {
             **scored,

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from elastic_nas.cli.app import app
 from elastic_nas.config import AugmentConfig, TrainConfig
-from elastic_nas.data import dataset
+from elastic_nas.data import dataset, stream
 from elastic_nas.data.dataset import Dataset, load_dataset
 from elastic_nas.errors import DataError
 from elastic_nas.network import Network
@@ -258,6 +258,15 @@ def fail(_: Any) -> None:
     raise DataError("an image is broken")
 
 
+def cut_short(trainer: Trainer, held: dict[Path, bytes]) -> None:
+    """Damage the first image that this process will show in its third step."""
+    split = trainer.data.train
+    row = split.rows[trainer.stream._batches.order.of_step(2).indices[0]]
+    path = split.images.root / split.images.names[row]
+    held[path] = path.read_bytes()
+    path.write_bytes(held[path][:50])
+
+
 def terminate(_: Any) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -285,6 +294,18 @@ def commands(rank: int, data: Path, folder: Path, ports: list[str]) -> dict[str,
         run("data", "data", n)
     with struck(Trainer, "step", 3 if rank == 1 else never, fail):
         run("mid", "mid", n)
+    with struck(stream._Batches, "__getitem__", 4 if rank == 1 else never, fail):
+        run("shard", "shard", n, "--set=train.workers=0")
+    run("mended", "shard", "--resume")
+    cache, stream.CACHE_BYTES = stream.CACHE_BYTES, 0
+    for rule in ("skip", "stop"):
+        held: dict[Path, bytes] = {}
+        hurt = partial(cut_short, held=held)
+        with struck(Trainer, "agree", 1 if rank == 1 else never, hurt):
+            run(rule, rule, n, "--set=train.workers=0", f"--set=data.damaged={rule}")
+        for path, content in held.items():
+            path.write_bytes(content)
+    stream.CACHE_BYTES = cache
     with struck(Trainer, "step", 3 if rank == 1 else never, spoil):
         run("diverged", "diverged", n, "--set=train.guard.action=stop")
     with struck(Trainer, "step", 3 if rank == 1 else never, terminate):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from elastic_nas.config import DataConfig
 from elastic_nas.data import dataset as dataset_module
+from elastic_nas.data import moments as moments_module
 from elastic_nas.data import split as split_module
 from elastic_nas.data.dataset import load_dataset
 from elastic_nas.data.first_version import split_sha256
@@ -135,9 +136,9 @@ def test_a_constant_image_has_a_spread(tmp_path):
 
 def test_statistics_are_those_of_a_sample(digits, monkeypatch):
     read = []
-    monkeypatch.setattr(dataset_module, "_moments", lambda image: read.append(1) or one(image))
+    monkeypatch.setattr(moments_module, "_moments", lambda image: read.append(1) or one(image))
     one = lambda image: (np.full(3, 0.5), np.full(3, 0.5), 8)  # noqa: E731
-    assert dataset_module._statistics(digits.train, 100) == ((0.5,) * 3, (0.5,) * 3, 8)
+    assert moments_module.statistics_of(digits.train, 100, "skip") == ((0.5,) * 3, (0.5,) * 3, 8)
     assert len(read) == 100
 
 

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from made_shards import png, write_shards
+from made_shards import png, samples, write_shards, write_tar
 from PIL import Image
 
 from elastic_nas.data import stream as stream_module
@@ -157,15 +157,95 @@ def test_large_folders_are_decoded_when_needed_to_the_same_end(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_image_is_named_in_plain_words(tmp_path, monkeypatch, workers):
+@pytest.mark.parametrize(
+    ("rule", "broken"), [("stop", ["113.png"]), ("skip", ["3.png", "113.png"])]
+)
+def test_images_that_are_not_done_without_are_named(tmp_path, monkeypatch, workers, rule, broken):
+    """One of 120 where none may be damaged; two where one may."""
     split = files(tmp_path, 120)
     monkeypatch.setattr(stream_module, "CACHE_BYTES", 0)
-    (tmp_path / "113.png").write_bytes(b"junk")  # none of the sample that tells the size
+    for name in broken:
+        (tmp_path / name).write_bytes(b"junk")
+    one = stream(split, batch=120, workers=workers)
+    one.rule = rule
     with pytest.raises(DataError) as caught:
-        list(stream(split, batch=60, workers=workers).batches(0, 2))
-    assert "113.png" in str(caught.value)
+        list(one.batches(0, 1))
+    assert f"{len(broken)} of 120 train images cannot be read" in str(caught.value)
+    assert all(name in str(caught.value) for name in broken)
+    assert "--resume" in str(caught.value)
+    assert ("--set data.damaged=skip" in str(caught.value)) == (rule == "stop")
     assert "Traceback" not in str(caught.value)
     assert not multiprocessing.active_children()
+
+
+def classes_of_three(folder, damaged=()):
+    """Images of grey level i, three neighbours of a class, some cut short."""
+    for i in range(201):
+        Image.new("RGB", (30, 40), (i, i, i)).save(folder / f"{i}.png")
+    for i in damaged:
+        path = folder / f"{i}.png"
+        path.write_bytes(path.read_bytes()[:50])
+    names = [f"{i}.png" for i in range(201)]
+    return Split("train", np.arange(201) // 3, FileImages(folder, names, [0] * 201))
+
+
+def shown(batches):
+    return [
+        pair for x, y in batches for pair in zip(x[:, 0, 6, 6].tolist(), y.tolist(), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["decoded", "read"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_next_image_of_its_class_takes_the_place_of_a_damaged_one(
+    tmp_path, monkeypatch, kept, workers
+):
+    if not kept:
+        monkeypatch.setattr(stream_module, "CACHE_BYTES", 0)
+    sound = shown(stream(classes_of_three(tmp_path), augment=PLAIN).batches(0, 24))
+    one = stream(classes_of_three(tmp_path, [7, 8]), augment=PLAIN, workers=workers)
+    found = shown(one.batches(0, 24))
+    assert found == [(6, 2) if level in (7, 8) else (level, label) for level, label in sound]
+    assert {index: told.split(":")[0].strip("'") for index, told in one.damaged.items()} == {
+        index: str(tmp_path / f"{index}.png") for index in (7, 8)
+    }
+
+
+def test_where_a_whole_class_is_damaged_another_one_takes_its_place(tmp_path):
+    split = classes_of_three(tmp_path, [6, 8]).subset([i for i in range(201) if i != 7])
+    found = shown(stream(split, augment=PLAIN).batches(0, 12))
+    assert (9, 3) in found
+    assert all(level // 3 == label and label != 2 for level, label in found)
+
+
+def test_resumed_streams_ranks_and_kept_images_replace_alike(tmp_path, monkeypatch):
+    split = classes_of_three(tmp_path, [0, 200])
+    whole = list(stream(split).batches(0, 14))
+    assert_same(whole[9:], stream(split).batches(9, 14))
+    parts = [stream(split, rank=rank, ranks=2) for rank in (0, 1)]
+    both = zip(*(part.batches(3, 14) for part in parts), strict=True)
+    assert_same(whole[3:], [tuple(map(torch.cat, zip(*of_step, strict=True))) for of_step in both])
+    monkeypatch.setattr(stream_module, "CACHE_BYTES", 0)
+    assert_same(whole, stream(split).batches(0, 14))
+
+
+def test_damaged_members_of_shards_are_replaced(tmp_path):
+    """The member is there, whole by its header, but its picture is cut short."""
+    members = samples(range(220))
+    members[200] = (members[200][0], members[200][1][:-30])
+    write_tar(tmp_path / "train-0.tar", members)
+    write_shards(tmp_path, "val", [3])
+    split = load_dataset(str(tmp_path)).train
+    one = stream(split)
+    assert len(list(one.batches(0, one.steps_per_epoch))) == len(split) // 16
+    (told,) = one.damaged.values()
+    assert "00100.png in " in told
+
+
+def test_a_damaged_image_of_the_sample_that_tells_the_size_is_no_end(tmp_path):
+    one = stream(classes_of_three(tmp_path, [0]))
+    list(one.batches(0, 1))
+    assert list(one.damaged) == [0]
 
 
 def test_long_thin_images_are_not_all_kept_in_memory(tmp_path, monkeypatch):

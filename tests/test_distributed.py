@@ -31,7 +31,7 @@ from elastic_nas.training.step import normalise
 from elastic_nas.training.trainer import Trainer
 
 TESTS = Path(__file__).parent
-PARTS = 12  # times that the worker's processes meet
+PARTS = 16  # times that the worker's processes meet
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +250,7 @@ def test_an_error_anywhere_ends_all_and_is_told_once(found):
 @pytest.mark.parametrize(("name", "teller", "said"), [
     ("batch", 0, "train.batch_size=16 or 18"), ("foreign", 0, "holds 'mine.txt'"),
     ("data", 1, "an image is broken"), ("mid", 1, "an image is broken"),
-    ("diverged", 0, "NaN or infinity"),
+    ("diverged", 0, "NaN or infinity"), ("stop", 0, "train images cannot be read, and data.dam"),
 ])  # fmt: skip
 def test_a_training_that_fails_says_why_once(found, name, teller, said):
     ends = found.ends(name)
@@ -265,6 +265,26 @@ def test_a_training_that_fails_before_it_begins_leaves_nothing(found):
     assert not (found.folder / "batch").exists()
     assert not (found.folder / "data").exists()
     assert [path.name for path in (found.folder / "foreign").iterdir()] == ["mine.txt"]
+
+
+def test_images_that_fail_in_one_process_end_all_after_the_same_step(found):
+    """A checkpoint is written first, and resuming is exact."""
+    first, second = found.ends("shard")
+    assert (first["status"], second["status"]) == (1, 1)
+    assert f"the training is kept as it was after step 3 of {CLI_STEPS}" in first["err"]
+    assert second["err"].count("error: an image is broken") == 1
+    assert "going on from step 3 of" in found.ends("mended")[0]["err"]
+    one, whole = (load_file(found.folder / n / "supernet.safetensors") for n in ("shard", "whole"))
+    assert all(torch.equal(one[key], whole[key]) for key in whole)
+
+
+def test_what_one_process_cannot_read_is_told_by_the_first(found):
+    first, second = found.ends("skip")
+    assert (first["status"], second["status"], second["err"]) == (0, 0, "")
+    assert first["err"].count("a training image cannot be read; another takes its place") == 1
+    assert "kept as it was after step 2 of" in found.ends("stop")[0]["err"]
+    log = (found.folder / "skip" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in log if '"damaged"' in row] == [2]
 
 
 def test_sigterm_to_one_stops_both_after_the_same_step_and_resuming_is_exact(found):

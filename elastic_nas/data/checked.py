@@ -17,6 +17,7 @@ from filelock import Timeout
 
 from elastic_nas import progress
 from elastic_nas.config import DataConfig
+from elastic_nas.data.damage import TOLD, allowed
 from elastic_nas.data.identity import identity_of, stacked
 from elastic_nas.data.images import (
     MOST_BYTES,
@@ -34,12 +35,6 @@ from elastic_nas.outside import open_file
 
 CHECKED_UP_TO = 200_000
 """Images: all files of a folder that is not larger are decoded before anything else is done."""
-
-MOST_DAMAGED = 0.01
-"""Of the images of a part, that are done without; rounded down."""
-
-TOLD = 5
-"""Damaged files that are named."""
 
 AT_ONCE = 500
 """Files whose times one thread asks for: each takes so short that handing it over takes longer."""
@@ -269,7 +264,7 @@ def _check_damage(
             *more,
         ]
     )
-    much = [part for part in parts if len(damaged[part]) > int(MOST_DAMAGED * len(parts[part]))]
+    much = [part for part in parts if len(damaged[part]) > allowed(len(parts[part]), "skip")]
     if much or rule == "stop":
         raise DataError(f"{told}\nDelete or replace them, then try again{_other_way(much, parts)}")
     progress.say(f"note: {told}\nThey are left out.")
@@ -280,7 +275,7 @@ def _other_way(much: Sequence[str], parts: Mapping[str, Sequence[str]]) -> str:
     """What can be done beside deleting damaged files."""
     if not much:
         return ", or leave them out: --set data.damaged=skip"
-    most = int(MOST_DAMAGED * len(parts[much[0]]))
+    most = allowed(len(parts[much[0]]), "skip")
     where = "images" if much[0] == "all" else f"{much[0]} images"
     return (
         f". Up to 1 % are left out for you, which is {most:,} of {len(parts[much[0]]):,} "

@@ -5,17 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from elastic_nas import progress
 from elastic_nas.config import DataConfig
 from elastic_nas.data.class_names import check_class_names
+from elastic_nas.data.damage import Rule
 from elastic_nas.data.duplicates import Usable, sort_out
 from elastic_nas.data.first_version import as_then
 from elastic_nas.data.folder import find_folder
 from elastic_nas.data.hub import find_on_hub
-from elastic_nas.data.images import in_parallel, shrink
+from elastic_nas.data.moments import statistics_of
 from elastic_nas.data.passed_over import told
 from elastic_nas.data.preprocess import Preprocess
 from elastic_nas.data.record import SCHEMA, SIDES, DataRecord, Head
@@ -62,6 +61,7 @@ class Dataset:
         flip: Whether a horizontally flipped image keeps its label.
         typical_size: Median shorter side of (a sample of) the training images, in pixels.
         record: What a run keeps of all that.
+        damaged: What is done about images that turn out to be unreadable.
     """
 
     name: str
@@ -73,6 +73,15 @@ class Dataset:
     flip: bool
     typical_size: int
     record: DataRecord
+    damaged: Rule = "skip"
+
+    def readable(self, split: Split, resolution: int) -> Split:
+        """One of the splits, or a part of it, without the images that cannot be read.
+
+        Raises:
+            DataError: There are too many of them; see `Split.readable`.
+        """
+        return split.readable(self.preprocess, resolution, self.damaged)
 
 
 def load_dataset(
@@ -114,7 +123,7 @@ def load_dataset(
     copies.tell()
     splits = _splits(found, seed, SHARES_ALONE if photographs else SHARES_DIGITS, copies.parts)
     sample = SAMPLE if photographs else len(splits["train"])
-    mean, std, typical_size = _statistics(splits["train"], sample)
+    mean, std, typical_size = statistics_of(splits["train"], sample, data.damaged)
     if statistics == "imagenet":
         mean, std = IMAGENET
     crop = 0.875 if photographs and typical_size >= LARGE_PX else 1.0
@@ -126,11 +135,17 @@ def load_dataset(
         "typical_size": typical_size,
         "copies": dict(copies.counts),
     }
-    return dataset_of(recorded(found, splits, facts), splits)
+    return dataset_of(recorded(found, splits, facts), splits, data.damaged)
 
 
-def dataset_of(record: DataRecord, splits: Mapping[str, Split]) -> Dataset:
-    """The data set that a record describes, of these images."""
+def dataset_of(record: DataRecord, splits: Mapping[str, Split], damaged: Rule = "skip") -> Dataset:
+    """The data set that a record describes, of these images.
+
+    Args:
+        record: Of a run.
+        splits: By their sides.
+        damaged: What is done about images that turn out to be unreadable.
+    """
     train, validation, test = (splits[side] for side in SIDES)
     head = record.head
     return Dataset(
@@ -143,6 +158,7 @@ def dataset_of(record: DataRecord, splits: Mapping[str, Split]) -> Dataset:
         flip=head.flip,
         typical_size=head.typical_size,
         record=record,
+        damaged=damaged,
     )
 
 
@@ -175,7 +191,7 @@ def load_begun(data: DataConfig, seed: int, origin: DataRecord, place: str) -> D
         "copies": dict(copies.counts),
         **origin.head.model_dump(include=same),
     }
-    return dataset_of(recorded(found, splits, facts), splits)
+    return dataset_of(recorded(found, splits, facts), splits, data.damaged)
 
 
 def known_reading(data: DataConfig, record: DataRecord, place: str) -> DataConfig:
@@ -343,30 +359,3 @@ def _split(part: Part, shares: dict[str, float], seed: int, usable: Usable) -> d
     train = np.sort(np.concatenate([single[rest], usable.rows[usable.copied]]))
     chosen = zip([*shares, "train"], [*(single[rows] for rows in drawn), train], strict=True)
     return {name: Split(name, part.labels[of], part.images, of) for name, of in chosen}
-
-
-Triple = tuple[float, float, float]
-
-
-def _statistics(train: Split, most: int) -> tuple[Triple, Triple, int]:
-    """Mean and standard deviation per channel, and the median shorter side in pixels.
-
-    Of at most `most` images, evenly spaced; each image counts the same, whatever its size.
-    """
-    count = min(len(train), most)
-    indices = [index * len(train) // count for index in range(count)]
-    rows = in_parallel(lambda index: _moments(train.image(index)), indices, "Sampling images")
-    moments = np.mean([row[:2] for row in rows], axis=0)
-    std = np.sqrt(np.maximum(moments[1] - moments[0] ** 2, 1 / 255**2))  # never 0
-    return _triple(moments[0]), _triple(std), int(np.median([row[2] for row in rows]))
-
-
-def _moments(image: Image.Image) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-    """Means of pixels in 0..1 and of their squares, and the shorter side in pixels."""
-    pixels = np.asarray(shrink(image, 256), dtype=np.float64) / 255
-    return pixels.mean(axis=(0, 1)), (pixels**2).mean(axis=(0, 1)), min(image.size)
-
-
-def _triple(values: NDArray[np.float64]) -> Triple:
-    red, green, blue = (round(float(value), 6) for value in values)
-    return red, green, blue

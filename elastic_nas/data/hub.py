@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from elastic_nas import progress
 from elastic_nas.config import DataConfig
+from elastic_nas.data.damage import allowed
 from elastic_nas.data.hub_images import HubImages, JoinedImages, known_by, words
 from elastic_nas.data.hub_parts import ALONE, chosen_parts, some
 from elastic_nas.data.pixels import Reading, settled
@@ -24,9 +25,6 @@ MOST_KIND = 300
 
 EXAMINED = 200
 """Images of a part that are read at once, for what their pixels mean."""
-
-MOST_DAMAGED = 0.01
-"""Part of the rows that may be without a readable image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,10 +283,10 @@ def _images(data: DataConfig, piece: _Piece, image: str, left_out: dict[str, int
 def _check_unreadable(data: DataConfig, name: str, n: int, reasons: Mapping[int, str]) -> None:
     told = some([f"row {row}: {reason}" for row, reason in reasons.items()], 5)
     what = f"{len(reasons):,} of {n:,} rows of {name} have no image that can be read ({told})"
-    if data.damaged == "stop" or len(reasons) > MOST_DAMAGED * n:
-        allowed = "none may be, with data.damaged=stop" if data.damaged == "stop" else "1 % may be"
+    if len(reasons) > allowed(n, data.damaged):
+        rule = "none may be, with data.damaged=stop" if data.damaged == "stop" else "1 % may be"
         raise DataError(
-            f"{what}; {allowed}. Leave such rows out in Python (filter), save the data set with "
+            f"{what}; {rule}. Leave such rows out in Python (filter), save the data set with "
             "save_to_disk and use hf:/path."
         )
     progress.say(f"note: {what}: left out.")

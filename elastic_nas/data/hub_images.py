@@ -25,7 +25,7 @@ from elastic_nas.data.images import (
     read_image,
 )
 from elastic_nas.data.pixels import AS_IT_SAYS, Reading
-from elastic_nas.errors import DataError, RunFolderError
+from elastic_nas.errors import DamagedImage, DataError, RunFolderError
 from elastic_nas.files import user_folder, write_atomic
 from elastic_nas.outside import open_file, read_bytes
 
@@ -77,7 +77,7 @@ class HubImages:
         if content is not None:
             return read_image(f"row {row} of {self.name}", content, self.reading)
         if not path:
-            raise DataError(f"row {row} of {self.name} has no image. Leave such rows out.")
+            raise DamagedImage(f"row {row} of {self.name}", "the row has no image")
         return read_image(Path(path), reading=self.reading)
 
     def with_reading(self, reading: Reading) -> "HubImages":

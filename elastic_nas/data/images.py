@@ -20,7 +20,7 @@ from elastic_nas.data.formats import FORMATS, register
 from elastic_nas.data.identity import identity_of
 from elastic_nas.data.pixels import AS_IT_SAYS, Open, Reading, to_rgb
 from elastic_nas.data.whole import check_whole
-from elastic_nas.errors import DataError
+from elastic_nas.errors import DamagedImage, DataError
 from elastic_nas.outside import open_file
 
 MOST_BYTES = 200_000_000
@@ -150,17 +150,16 @@ def read_image(
         reading: What its pixels mean.
 
     Raises:
-        DataError: The file is missing, no regular file, damaged, no image, or larger than 200 MB
-            or 64 million pixels; or what its pixels mean is open, see `pixels`.
+        DamagedImage: The file is missing, no regular file, damaged, no image, or larger than 200 MB
+            or 64 million pixels.
+        DataError: What its pixels mean is open, see `pixels`.
     """
     try:
         return _read(_content(Path(path)) if content is None else content, reading)[0]
     except Open as error:
         raise DataError(f"cannot read the image {str(path)!r}: {error}.") from error
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged bytes
-        raise DataError(
-            f"cannot read the image {str(path)!r}: {_reason(error)}. Delete or replace it."
-        ) from error
+        raise DamagedImage(str(path), _reason(error)) from error
 
 
 @dataclass(frozen=True)

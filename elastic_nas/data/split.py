@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from elastic_nas.data.damage import Rule, allowed, listed, too_many
 from elastic_nas.data.identity import digest_of, identity_of, stacked
 from elastic_nas.data.images import in_parallel, read_image
 from elastic_nas.data.pixels import AS_IT_SAYS, Reading
 from elastic_nas.data.preprocess import Preprocess
 from elastic_nas.data.shards import MUCH, ShardImages
+from elastic_nas.errors import DamagedImage
+from elastic_nas.progress import say
 
 CACHE_BYTES = 2_000_000_000
 """Of deployed images kept in memory by one split."""
@@ -84,14 +87,16 @@ class Split:
         """A split of `images`, or of those whose indices `rows` gives, one for each label."""
         self.name, self.labels, self._images = name, labels, images
         self._rows = np.arange(len(labels)) if rows is None else rows
+        self._drawn_from = len(labels)
         self._deployed: dict[tuple[float, int], NDArray[np.uint8]] = {}
+        self._readable: Split | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the cache, which a loader's worker has no use for."""
-        return {**self.__dict__, "_deployed": {}}
+        """Without the caches, which a loader's worker has no use for."""
+        return {**self.__dict__, "_deployed": {}, "_readable": None}
 
     def image(self, index: int) -> Image.Image:
         """One image: RGB, of its own size.
@@ -133,7 +138,49 @@ class Split:
     def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> "Split":
         """The split of these images, in this order, under the same name."""
         chosen = np.asarray(indices, dtype=np.int64)
-        return Split(self.name, self.labels[chosen], self._images, self._rows[chosen])
+        drawn = Split(self.name, self.labels[chosen], self._images, self._rows[chosen])
+        drawn._drawn_from = self._drawn_from
+        return drawn
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it is known which of the images can be read."""
+        return self._readable is not None
+
+    def readable(self, preprocess: Preprocess, resolution: int, rule: Rule) -> "Split":
+        """The split without the images that cannot be read; says which these are.
+
+        It is found once, by reading all images as `deployed` does, which are kept for that.
+
+        Args:
+            preprocess: What images are resized by.
+            resolution: That they will be needed at first, in pixels.
+            rule: What is done about images that cannot be read.
+
+        Raises:
+            DataError: More of them cannot be read than may be; see `damage.allowed`.
+        """
+        if self._readable is None:
+            self._readable = self._without_damaged(preprocess, resolution, rule)
+        return self._readable
+
+    def _without_damaged(self, preprocess: Preprocess, resolution: int, rule: Rule) -> "Split":
+        images_NCHW, damaged = self._deploy(preprocess, resolution)
+        told = [error.told for error in damaged.values()]
+        if len(damaged) > allowed(len(self), rule, self._drawn_from):
+            raise too_many(told, len(self), self.name, rule)
+        if not damaged:
+            self._keep((preprocess.crop, resolution), images_NCHW)
+            return self
+        left = np.setdiff1d(np.arange(len(self)), list(damaged))
+        say(
+            f"note: {len(damaged):,} of {len(self):,} {self.name} images cannot be read and are "
+            f"left out ({listed(told)}); {len(left):,} are used."
+        )
+        readable = self.subset(left)
+        readable._keep((preprocess.crop, resolution), images_NCHW[left])
+        readable._readable = readable
+        return readable
 
     def deployed(self, preprocess: Preprocess, resolution: int) -> NDArray[np.uint8]:
         """All images as deployed: (n, 3, resolution, resolution), 0-255, in the split's order.
@@ -141,27 +188,42 @@ class Split:
         Kept in memory for the next call, up to 2 GB in all: do not write to the array.
 
         Raises:
-            DataError: A file cannot be read.
+            DataError: An image cannot be read; `readable` leaves such out.
         """
         key = (preprocess.crop, resolution)
-        if key not in self._deployed:
-            images = self._deploy(preprocess, resolution)
-            if images.nbytes + sum(a.nbytes for a in self._deployed.values()) > CACHE_BYTES:
-                return images
-            self._deployed[key] = images
-        return self._deployed[key]
+        if key in self._deployed:
+            return self._deployed[key]
+        images_NCHW, damaged = self._deploy(preprocess, resolution)
+        for error in damaged.values():
+            raise error
+        self._keep(key, images_NCHW)
+        return images_NCHW
 
-    def _deploy(self, preprocess: Preprocess, resolution: int) -> NDArray[np.uint8]:
+    def _keep(self, key: tuple[float, int], images_NCHW: NDArray[np.uint8]) -> None:
+        """Keep images as deployed for the next call, as far as there is room for them."""
+        if images_NCHW.nbytes + sum(a.nbytes for a in self._deployed.values()) <= CACHE_BYTES:
+            self._deployed[key] = images_NCHW
+
+    def _deploy(
+        self, preprocess: Preprocess, resolution: int
+    ) -> tuple[NDArray[np.uint8], dict[int, DamagedImage]]:
+        """All images as deployed, and those that cannot be read, which are black."""
         images_NCHW = np.empty((len(self), 3, resolution, resolution), dtype=np.uint8)
         if isinstance(self._images, ShardImages):
             self._images.fetch(self._rows, MUCH)
 
-        def fill(index: int) -> None:
-            pixels_HWC = preprocess.deploy(self.image(index), resolution)
+        def fill(index: int) -> DamagedImage | None:
+            try:
+                pixels_HWC = preprocess.deploy(self.image(index), resolution)
+            except DamagedImage as error:
+                images_NCHW[index] = 0
+                return error.with_traceback(None)
             images_NCHW[index] = pixels_HWC.transpose(2, 0, 1)
+            return None
 
-        in_parallel(fill, range(len(self)), f"Resizing {self.name} images to {resolution} px")
-        return images_NCHW
+        title = f"Resizing {self.name} images to {resolution} px"
+        found = enumerate(in_parallel(fill, range(len(self)), title))
+        return images_NCHW, {index: error for index, error in found if error is not None}
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,9 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 
 import numpy as np
 import torch
@@ -18,15 +19,22 @@ from torch.utils.data import DataLoader, Dataset
 from elastic_nas import progress
 from elastic_nas.data.ahead import fetching_ahead
 from elastic_nas.data.augment import LARGEST_RATIO, Augment
+from elastic_nas.data.damage import Rule, allowed, stand_ins, too_many
 from elastic_nas.data.images import in_parallel, shrink
 from elastic_nas.data.order import Order
 from elastic_nas.data.split import Split
-from elastic_nas.errors import DataError
+from elastic_nas.errors import DamagedImage, DataError
 
 CACHE_BYTES = 1_000_000_000
 """Of decoded training images kept in memory: all of them, or none."""
 
 Batch = tuple[Tensor, Tensor]
+
+_Damaged = dict[int, str]
+"""Images that cannot be read, by their indices: what they are called, and why."""
+
+_Prepared = tuple[Tensor, Tensor, _Damaged]
+"""A batch with the damaged images that it would have shown; empty where they are too many."""
 
 
 class TrainStream:
@@ -35,7 +43,13 @@ class TrainStream:
     The batch of a step depends on the seed, the step and the rank alone: neither on the steps
     before it nor on the number of workers. So a run resumes exactly, in mid-epoch, too.
 
+    An image that cannot be read is replaced by another one, with its label: see
+    `damage.stand_ins`. Which one depends on nothing but which images cannot be read.
+
     Attributes:
+        damaged: The images that could not be read so far, by their indices in the split, in the
+            order in which they were met: what they are called, and why.
+        rule: What is done about them; to be set before the first batch.
         steps_per_epoch: At least 1: a split smaller than a batch is repeated to fill one. The same
             on all ranks.
     """
@@ -75,6 +89,8 @@ class TrainStream:
             )
         order = Order(len(split), batch_size, seed, split.shards, rank=rank, ranks=ranks)
         self._batches = _Batches(split, augment, resolution, order, seed)
+        self.damaged: dict[int, str] = {}
+        self.rule: Rule = "skip"
         self.steps_per_epoch = order.steps_per_epoch
         self._workers = min(workers, _usable_cpus())  # torch warns of more
         if len(split) < batch_size and rank == 0:
@@ -83,7 +99,7 @@ class TrainStream:
                 f"{batch_size:,}."
             )
 
-    def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
+    def batches(self, first_step: int, last_step: int) -> Generator[Batch, None, None]:
         """The batches of steps `first_step` to `last_step` - 1.
 
         Yields:
@@ -91,12 +107,15 @@ class TrainStream:
             rank's share of the batch size.
 
         Raises:
-            DataError: An image cannot be read; a worker died.
+            DataError: More images of a batch cannot be read than may be damaged in the split; a
+                shard cannot be read or fetched; a worker died.
         """
+        self._batches.most = allowed(len(self._batches.split), self.rule)
         forked = self._workers > 0 and sys.platform == "linux"
         if forked or self._workers == 0:  # what else starts processes would copy the images
             self._batches.fill_cache()
-        loader: DataLoader[Batch | DataError] = DataLoader(
+            self.damaged |= self._batches.damaged
+        loader: DataLoader[_Prepared | DataError] = DataLoader(
             self._batches,
             batch_size=None,
             sampler=range(first_step, last_step),
@@ -115,15 +134,22 @@ class TrainStream:
             with fetching_ahead(self._batches.split, self._batches.order, steps) as reached:
                 for step in steps:
                     reached(step)
-                    batch = _next(prepared)
-                    if isinstance(batch, DataError):
-                        raise batch
-                    yield batch
+                    yield self._sound(_next(prepared))
         finally:
             del prepared  # ends the workers now, even while a traceback keeps this frame
 
+    def _sound(self, batch: _Prepared | DataError) -> Batch:
+        if isinstance(batch, DataError):
+            raise batch
+        x_NCHW, labels_N, damaged = batch
+        self.damaged |= damaged
+        if not len(labels_N):
+            split = self._batches.split
+            raise too_many(self.damaged.values(), len(split), split.name, self.rule)
+        return x_NCHW, labels_N
 
-def _next(prepared: Iterator[Batch | DataError]) -> Batch | DataError:
+
+def _next(prepared: Iterator[_Prepared | DataError]) -> _Prepared | DataError:
     """The next batch, or why there is none."""
     try:
         return next(prepared)
@@ -168,7 +194,7 @@ def _usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-class _Batches(Dataset[Batch | DataError]):
+class _Batches(Dataset[_Prepared | DataError]):
     """Item s is the batch of step s, or why there is none (an exception would lose its words)."""
 
     def __init__(
@@ -176,12 +202,15 @@ class _Batches(Dataset[Batch | DataError]):
     ) -> None:
         self.split, self.order = split, order
         self._augment, self._resolution, self._seed = augment, resolution, seed
-        self._decoded: list[Image.Image] = []
+        self.most = 0  # images that may be damaged
+        self._decoded: list[Image.Image | DamagedImage] = []
 
-    def __getitem__(self, step: int) -> Batch | DataError:
+    def __getitem__(self, step: int) -> _Prepared | DataError:
         epoch, indices, copies = self.order.of_step(step)
         shape = (len(indices), self._resolution, self._resolution, 3)
         images_NHWC = np.empty(shape, dtype=np.uint8)
+        labels_N = self.split.labels[indices]
+        damaged: _Damaged = {}
         try:
             if not self._decoded:
                 self.split.fetch(indices)
@@ -189,7 +218,11 @@ class _Batches(Dataset[Batch | DataError]):
             for row, (index, copy) in enumerate(pairs):
                 # The copies of an image in one epoch are augmented apart.
                 rng = np.random.default_rng((1, self._seed, epoch, copy, index))
-                images_NHWC[row] = self._augment(self._image(index), self._resolution, rng)
+                shown, image = self._shown(index, damaged)
+                labels_N[row] = self.split.labels[shown]
+                images_NHWC[row] = self._augment(image, self._resolution, rng)
+        except DamagedImage:  # one more than may be
+            return torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), damaged
         except DataError as error:
             return error
         except MemoryError:
@@ -198,28 +231,58 @@ class _Batches(Dataset[Batch | DataError]):
                 "train.workers lower and go on with --resume."
             )
         x_NCHW = torch.from_numpy(np.ascontiguousarray(images_NHWC.transpose(0, 3, 1, 2)))
-        return x_NCHW, torch.from_numpy(self.split.labels[indices])
+        return x_NCHW, torch.from_numpy(labels_N), damaged
+
+    def _shown(self, index: int, damaged: _Damaged) -> tuple[int, Image.Image]:
+        """An image, or the one that takes its place, and which one that is.
+
+        Raises:
+            DamagedImage: With it, more are damaged than may be.
+        """
+        for candidate in chain([index], stand_ins(self.split.labels, index)):
+            try:
+                return candidate, self._image(candidate)
+            except DamagedImage as error:
+                damaged[candidate] = error.told
+                if len(damaged) > self.most:
+                    raise
+        raise AssertionError("more images may be damaged than there are")
 
     def _image(self, index: int) -> Image.Image:
-        return self._decoded[index] if self._decoded else self._decode(index)
+        image = self._decoded[index] if self._decoded else self._decode(index)
+        if isinstance(image, DamagedImage):
+            raise image.with_traceback(None)
+        return image
+
+    @property
+    def damaged(self) -> _Damaged:
+        """Those of the images kept in memory that cannot be read."""
+        found = enumerate(self._decoded)
+        return {n: image.told for n, image in found if isinstance(image, DamagedImage)}
 
     def _decode(self, index: int) -> Image.Image:
         """The image, no larger than needed: the smallest crop's shorter side is the resolution."""
         part = self._augment.crop_scale[0] / LARGEST_RATIO
         return shrink(self.split.image(index), int(np.ceil(self._resolution / part**0.5)))
 
+    def _tried(self, index: int) -> Image.Image | DamagedImage:
+        try:
+            return self._decode(index)
+        except DamagedImage as error:
+            return error
+
     def fill_cache(self) -> None:
         """Decode all images, where they fit into memory: judged by 100 of them."""
         if self._decoded:
             return
         count = len(self.split)
-        sample = [self._decode(count * k // 100) for k in range(100)] if count > 100 else []
+        sample = [self._tried(count * k // 100) for k in range(100)] if count > 100 else []
         # Pillow keeps 4 bytes a pixel, and about 1 KB an image.
-        sizes = [4 * image.width * image.height + 1000 for image in sample]
+        sizes = [4 * i.width * i.height + 1000 for i in sample if isinstance(i, Image.Image)]
         if not sizes or float(np.mean(sizes)) * count <= CACHE_BYTES:
             self.split.fetch(np.arange(count))
             with suppress(_TooMuch):
-                work = _Bounded(self._decode)
+                work = _Bounded(self._tried)
                 self._decoded = in_parallel(work, range(count), "Decoding training images")
 
 
@@ -230,11 +293,13 @@ class _TooMuch(Exception):
 class _Bounded:
     """Decodes images until they take twice what may be kept: some may be very long and thin."""
 
-    def __init__(self, decode: Callable[[int], Image.Image]) -> None:
+    def __init__(self, decode: Callable[[int], Image.Image | DamagedImage]) -> None:
         self._decode, self._bytes, self._lock = decode, 0, threading.Lock()
 
-    def __call__(self, index: int) -> Image.Image:
+    def __call__(self, index: int) -> Image.Image | DamagedImage:
         image = self._decode(index)
+        if isinstance(image, DamagedImage):
+            return image.with_traceback(None)  # which would keep the bytes of the file
         with self._lock:
             self._bytes += 4 * image.width * image.height
             if self._bytes > 2 * CACHE_BYTES:

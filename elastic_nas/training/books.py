@@ -7,7 +7,7 @@ from typing import Any
 from elastic_nas.training.checkpoint import Progress
 from elastic_nas.training.checkpoints import Checkpoints
 from elastic_nas.training.curves import Curves
-from elastic_nas.training.journal import Journal
+from elastic_nas.training.journal import DAMAGED, FILE_NAME, Journal, read_damaged
 from elastic_nas.training.trainer import Trainer
 
 
@@ -24,6 +24,7 @@ class Books:
     """
 
     def __init__(self, folder: Path, trainer: Trainer) -> None:
+        self._folder = folder
         self._trainer, self._first, config = trainer, trainer.ranks.first, trainer.config
         self._checkpoints = Checkpoints(folder, trainer)
         self._curves = Curves(folder, config.steps or 0, trainer.network.classes)
@@ -55,6 +56,20 @@ class Books:
         """Append to the log that the training goes on from `step`: see `Journal.go_back`."""
         if self._journal is not None:
             self._journal.go_back(step, event, **facts)
+
+    def note_damaged(self, step: int, key: str, why: str) -> None:
+        """Append to the log that a training image cannot be read.
+
+        Args:
+            step: That would have shown it.
+            key: Its identity, in hexadecimal digits.
+            why: What it is called, and why.
+        """
+        self.write({"step": step, "event": DAMAGED, "image": why, "identity": key})
+
+    def damaged(self) -> list[str]:
+        """Identities of the images that the log says cannot be read."""
+        return read_damaged(self._folder / FILE_NAME)
 
     def draw(self, *, at_once: bool) -> None:
         """Draw the picture: see `Curves.draw`."""

@@ -50,8 +50,34 @@ class Judge:
     ) -> None:
         self._network, self._data, self._device, self._ranks = network, data, device, ranks
         self._supernet = supernet.to(device)
-        self.calibration = some(data.train, calibration_images)
-        self.validation = some(data.validation, validation_images)
+        self._calibration = some(data.train, calibration_images)
+        self._validation = some(data.validation, validation_images)
+
+    @property
+    def calibration(self) -> Split:
+        """The training images that children are calibrated with; see `readable`."""
+        return self.readable(self._calibration)
+
+    @property
+    def validation(self) -> Split:
+        """The search-validation images that candidates are judged on; see `readable`."""
+        return self.readable(self._validation)
+
+    def readable(self, split: Split, resolution: int | None = None) -> Split:
+        """The split without the images that cannot be read, in all processes.
+
+        Args:
+            split: Of this data set; what is found is kept with it.
+            resolution: That its images will be needed at; None: the largest.
+
+        Raises:
+            DataError: Too many of them cannot be read.
+        """
+        size = self._network.dims[0].choices[-1] if resolution is None else resolution
+        if split.is_read:
+            return self._data.readable(split, size)
+        with self._ranks.together():
+            return self._data.readable(split, size)
 
     def settings_hash(self, images: str) -> str:
         """Hash of all that calibration depends on, beside the weights; `images`: of those."""
@@ -61,21 +87,26 @@ class Judge:
     def child(self, genotype: Genotype, calibration: Split | None = None) -> Child:
         """The child, sliced and calibrated, in evaluation mode."""
         child = self._supernet.slice(genotype).to(self._device)
-        split = self.calibration if calibration is None else calibration
+        chosen = self._calibration if calibration is None else calibration
+        split = self.readable(chosen, child.resolution)
         calibrate(child, (x for x, _ in self._batches(split, child.resolution)), self._ranks)
         return child
 
     def evaluate(self, genotype: Genotype) -> float:
         """Accuracy in 0-1 of the calibrated child on the search-validation split."""
-        return self.accuracy(self.child(genotype), self.validation)
+        return self.accuracy(self.child(genotype), self._validation)
 
     def accuracy(self, child: Child, split: Split) -> float:
-        """Share of right answers of a calibrated child on a split."""
+        """Share of right answers of a calibrated child on the images of a split; see `right`."""
         return float(self.right(child, split).mean())
 
     def right(self, child: Child, split: Split) -> NDArray[np.bool_]:
-        """Which answers of a calibrated child are right: (n,) of bool."""
+        """Which answers of a calibrated child are right: (n,) of bool.
+
+        Of the images that can be read, see `readable`.
+        """
         correct = self._network.task.correct
+        split = self.readable(split, child.resolution)
         with torch.inference_mode():
             batches = self._batches(split, child.resolution)
             parts = [correct(child(x), labels).cpu() for x, labels in batches]

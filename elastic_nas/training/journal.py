@@ -17,6 +17,8 @@ FILE_NAME = "log.jsonl"
 BOARD = "tensorboard"
 ROLLED_BACK = "rolled back"
 """The event that takes a training back."""
+DAMAGED = "damaged"
+"""The event that an image cannot be read."""
 SECONDS_BETWEEN_ROWS = 2.0
 MOST_BYTES = 256_000_000
 """Of a log that is read."""
@@ -144,6 +146,12 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(row, dict) and type(row.get("step")) is int and 0 <= row["step"] < 10**15:
             yield row
+
+
+def read_damaged(path: Path) -> list[str]:
+    """Identities of the images that a log says cannot be read, in hexadecimal digits, each once."""
+    noted = (row.get("identity") for row in _rows(path) if row.get("event") == DAMAGED)
+    return list(dict.fromkeys(key for key in noted if isinstance(key, str)))
 
 
 class Pace:

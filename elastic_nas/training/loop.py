@@ -6,15 +6,16 @@ import time
 from functools import partial
 from pathlib import Path
 
-from elastic_nas.errors import TrainingDiverged
+from elastic_nas.errors import DataError, TrainingDiverged
 from elastic_nas.progress import Tracker, say, track
+from elastic_nas.training.arrivals import Arrivals, NoBatch
 from elastic_nas.training.books import Books
 from elastic_nas.training.checkpoint import Progress
 from elastic_nas.training.guard import Guard, all_finite
 from elastic_nas.training.journal import ROLLED_BACK, Pace
 from elastic_nas.training.memory import explained
 from elastic_nas.training.stopping import stop_requests
-from elastic_nas.training.trainer import Trainer
+from elastic_nas.training.trainer import Result, Trainer
 from elastic_nas.training.validation import Validation
 
 CHECK_EVERY = {"cpu": 1, "cuda": 10}
@@ -34,6 +35,8 @@ def train(trainer: Trainer, folder: Path, *, resume: bool) -> None:
             processes after the same step.
         TrainingDiverged: The guard ended it; the last good checkpoint is kept.
         ConfigError: A step does not fit into memory; TensorBoard is missing.
+        DataError: Images cannot be read any more, after a checkpoint was written; all processes
+            after the same step.
         CheckpointError: Resuming from a file that is not this run's.
     """
     course = _Course(trainer, folder)
@@ -64,23 +67,39 @@ class _Course:
         self._hears_every = 1 if trainer.ranks.alone else self._every
         self._pace = Pace(trainer.config.batch_size, self.steps)
         self._saved, self._stored = time.monotonic(), False
+        self._arrivals = Arrivals(trainer, self.books)
+        self._done = self._kept = 0  # steps: in the weights, and in the last checkpoint
+        self._unseen: Result | None = None
 
     def go_back(self) -> int:
         """Load the last good checkpoint; returns the steps done there."""
         at = self.books.load()
         self._guard.restore(at.guard)
-        self._stored = True
+        self._stored, self._kept = True, at.step
+        self._arrivals.recall()
         return at.step
 
     def run(self, first: int, bar: Tracker, stop: threading.Event) -> int:
         """Steps from `first` on, to the last or to trouble; returns the step to go on from."""
+        try:
+            return self._run(first, bar, stop)
+        except NoBatch as end:
+            self._rescue()
+            with self.trainer.ranks.together():
+                if end.error is not None:
+                    raise end.error from None
+            raise SystemExit(1) from None
+
+    def _run(self, first: int, bar: Tracker, stop: threading.Event) -> int:
         self._pace.restart()
-        batches = self._pace.timed(self.trainer.stream.batches(first, self.steps))
+        self._done = first
+        batches = self._pace.timed(self._arrivals.batches(first, self.steps))
         asks = partial(self._asks, stop)
         for step, (x, labels) in enumerate(batches, first):
             with explained(self.trainer, x):
                 result = self.trainer.step(step, self.steps, x, labels, self._guard.rate, asks)
-            done = step + 1
+            self._done = done = step + 1
+            self._unseen = result
             validates = self._validation.is_due(done)
             heard = done % self._hears_every == 0
             stops, due = result.asked.tolist() if heard else (False, False)
@@ -93,6 +112,7 @@ class _Course:
                     trouble = "the update made weights that are no numbers"
                 if trouble is not None:
                     return self._recover(done, trouble, bar)
+                self._unseen = None
                 if saves or self._pace.is_due:
                     note = self._log(done, result.rate, losses, norm)
             bar.advance(1, note)
@@ -115,15 +135,40 @@ class _Course:
             for kind in dict.fromkeys(kinds)
         }
 
+    def _rescue(self) -> None:
+        """Save what is done, where its images end a training."""
+        if self._done > self._kept and self._is_sound():
+            self._save(self._done, validates=False)
+        if self._stored:
+            say(f"the training is kept as it was after step {self._kept} of {self.steps}.")
+
+    def _is_sound(self) -> bool:
+        """Whether the weights are good enough to go back to; looks at the last step."""
+        trouble, last = None, self._unseen
+        if last is not None:
+            losses = self._by_kind(last.losses.tolist())
+            trouble = self._guard.trouble(losses, last.norm.item())
+        finite = all_finite(self.trainer.supernet.parameters())
+        return trouble is None and self._guard.calm and finite
+
     def _save(self, done: int, validates: bool) -> None:
-        accuracies = self._validation() if validates else None
+        accuracies = self._judged(done) if validates else None
         if accuracies is not None:
             self.books.write({"step": done, **accuracies, "images": self._validation.images})
         score = None if accuracies is None else statistics.fmean(accuracies.values())
         self.books.save(Progress(done, self.steps, self._guard.state), score)
-        self._saved, self._stored = time.monotonic(), True
+        self._saved, self._stored, self._kept = time.monotonic(), True, done
         self.books.draw(at_once=done == self.steps)
         self._pace.restart()
+
+    def _judged(self, done: int) -> dict[str, float]:
+        """The validation; where its images cannot be read, the training is saved first."""
+        try:
+            return self._validation()
+        except (DataError, SystemExit):  # the latter where another process tells why
+            self._save(done, validates=False)
+            say(f"the training is kept as it was after step {done} of {self.steps}.")
+            raise
 
     def _recover(self, done: int, trouble: str, bar: Tracker) -> int:
         """Go back with a lower rate, or end; returns the step to go on from."""
@@ -137,7 +182,7 @@ class _Course:
         guard.roll_back(at.guard)
         # Stored at once: a kill must not bring the higher rate back.
         self.books.save(Progress(at.step, self.steps, guard.state))
-        self._stored = True
+        self._stored, self._kept = True, at.step
         facts = {"at": done, "trouble": trouble, "rate_factor": guard.rate}
         self.books.go_back(at.step, ROLLED_BACK, **facts)
         say(

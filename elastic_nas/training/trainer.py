@@ -108,6 +108,7 @@ class Trainer:
             rank=ranks.rank,
             ranks=ranks.size,
         )
+        self.stream.rule = data.damaged
         mix = Mix(config.augment.mixup, config.augment.cutmix)
         self._mix = mix if mix.mixup or mix.cutmix else None
         self.sampler = Sampler(network, config, seed)

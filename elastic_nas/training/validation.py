@@ -36,7 +36,11 @@ class Validation:
             ranks=trainer.ranks,
         )
 
-        judged = len(self._judge.calibration) + len(self._judge.validation)
+        sizes = (
+            (CALIBRATION_IMAGES, trainer.data.train),
+            (VALIDATION_IMAGES, trainer.data.validation),
+        )
+        judged = sum(min(most, len(split)) for most, split in sizes)  # nothing is read for that
         self._judged = max(trainer.ranks.values(judged))  # processes may see unequal data
 
     def __call__(self) -> dict[str, float]:
