@@ -11,8 +11,9 @@ from elastic_nas import pipeline
 from elastic_nas._version import __version__
 from elastic_nas.budgets import Budgets, format_duration, format_size
 from elastic_nas.candidates import Candidate, candidates
-from elastic_nas.errors import InfeasibleBudget
+from elastic_nas.errors import InfeasibleBudget, RunFolderError
 from elastic_nas.export.artefact import OWN, Artefact, check_target, write_folder
+from elastic_nas.export.known_images import KnownImages
 from elastic_nas.export.manifest import TRIES
 from elastic_nas.export.onnx_file import (
     OLDEST_RUNTIME,
@@ -204,6 +205,7 @@ class _Maker:
 
         self.run, self.config = run, read_run_file(run.run_file)
         self.data: Dataset = images_of(run, self.config)
+        _check_labels(run, self.data.labels)
         self.judge: Judge = pipeline.judge_of(run, self.config, self.data)
         self.calibration = some(self.data.train, self.config.search.export_calibration_images)
 
@@ -238,11 +240,12 @@ class _Maker:
         facts = {**self._facts(known.genotype), "accuracy": accuracy, **figures}
         facts = {key: value for key, value in facts.items() if value is not None}
         facts["search_validation"] = known.validation
-        add_metadata(model, _metadata(facts, self.data.labels))
+        add_metadata(model, _metadata(facts, self.run.labels))
         data = model.SerializeToString()
         facts["parity"] = check_file(data, expected, pixels)
         facts["size_bytes"] = len(data)
-        return Artefact(data, self.data.labels, pixels, expected, facts)
+        images = KnownImages.of(self.data.record, test)
+        return Artefact(data, self.run.labels, pixels, expected, facts, images)
 
     def _facts(self, genotype: Genotype) -> dict[str, Any]:
         network: Network = self.run.network
@@ -264,7 +267,43 @@ class _Maker:
             "seed": self.config.seed,
             "statistics": self.config.statistics,
             "test_sha256": self.data.test.sha256,
+            **_of_images(self.data),
         }
+
+
+def _check_labels(run: RunFolder, known: tuple[str, ...]) -> None:
+    """Names of answers are the run's; refuse a record of its images that says otherwise.
+
+    Raises:
+        RunFolderError: It does.
+    """
+    if run.labels != known:
+        pairs = zip(run.labels, known, strict=False)
+        here = next(
+            (i for i, (a, b) in enumerate(pairs) if a != b), min(len(run.labels), len(known))
+        )
+        raise RunFolderError(
+            f"{run.path} has {len(run.labels):,} classes, the record of its images {len(known):,}, "
+            f"and they differ from class {here} on ({run.labels[here : here + 1]} and "
+            f"{known[here : here + 1]}): the files are of two runs. Restore the folder from a copy."
+        )
+
+
+def _of_images(data: "Dataset") -> dict[str, Any]:
+    """What the figures are of, and what the pixels mean where that is known."""
+    head, counts = data.record.head, data.record.counts
+    splits = {"train": data.train, "search-validation": data.validation, "test": data.test}
+    used = {side.replace("-", "_"): len(split) for side, split in splits.items()}
+    before = {side.replace("-", "_"): n for side, n in counts.items()}
+    images = {
+        "used": used,
+        "missing": {side: before[side] - n for side, n in used.items()},
+        "left_out": dict(head.left_out),
+        "copies": dict(head.copies),
+    }
+    if head.bits is None and head.bands is None:
+        return {"images": images}
+    return {"images": images, "reading": {"bits": head.bits, "bands": head.bands}}
 
 
 def _metadata(facts: dict[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:

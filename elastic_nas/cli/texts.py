@@ -216,6 +216,8 @@ def _figure_text(name: str, value: Any) -> str:
         return f"{percent(value['top1'])} ({interval(*value['interval_95'])}), n = {value['n']}"
     if name == "search_validation" and value is not None:
         return f"{percent(value['accuracy'])}, n = {value['n']}"
+    if name == "images":
+        return f"{value['used']['train']:,} train, {value['used']['test']:,} test"
     if name.endswith("_ms"):
         return format_duration(value)
     text = f"{value:,}" if type(value) is int else str(value)

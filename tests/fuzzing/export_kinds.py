@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from elastic_nas.export.manifest import KNOWN
 from elastic_nas.files import sha256_of
 from fuzzing.graphs import damaged_graph
 from fuzzing.kinds import Kind, command, same
@@ -53,6 +54,7 @@ def _verify(seeds: Seeds, name: str, *, rehash: bool) -> Any:
             "manifest.json",
             "test_data/input_0.npy",
             "test_data/output_0.npy",
+            *KNOWN,
         )
     }
 
