@@ -74,6 +74,23 @@ def test_the_manifest_tells_what_the_figures_are_of(made):
     assert (child / "labels.txt").read_text() == "cat\ndog\nowl\n"
 
 
+def test_an_export_says_how_many_images_were_missing(copies, tmp_path):
+    images, run, child = copies
+    before = manifest(child)["images"]["used"]
+    name = test_names(run)[0]
+    (images / name).unlink()
+    said = run / "run.yaml"
+    lines = [line.partition("  #")[0] for line in said.read_text().splitlines()]
+    text = "\n".join(lines).replace("missing: refuse", "missing: accept")
+    old = next(line for line in lines if line.strip().startswith("source:"))
+    said.write_text(text.replace(old, f"  source: {images}") + "\n")
+    out = done("export", run, "--genotype", "smallest", "--out", tmp_path / "less")
+    n = before["test"]
+    assert f"some were missing: {n - 1} of {n} test" in out
+    less = manifest(tmp_path / "less")
+    assert (less["images"]["missing"]["test"], less["accuracy"]["n"]) == (1, n - 1)
+
+
 def test_moved_and_renamed_images_are_the_same(copies):
     images, run, child = copies
     for path in [*images.rglob("*.png")]:
