@@ -225,14 +225,19 @@ def trust(file: AnyPath) -> str:
 
 
 def verify(
-    folder: AnyPath, device: str | None = None, data: AnyPath | None = None
+    folder: AnyPath,
+    device: str | None = None,
+    data: AnyPath | None = None,
+    settings: list[str] | None = None,
 ) -> dict[str, Any]:
     """Recheck an exported folder; nothing in it runs as code.
 
     Args:
         folder: What `Run.export` wrote.
         device: Time the file on this machine as that hardware profile says.
-        data: Images as `train` takes them: the accuracy is recomputed on their test split.
+        data: Images as `train` takes them: the accuracy is recomputed on those that the child was
+            scored on.
+        settings: How they are read, such as ``["data.missing=accept"]``.
 
     Returns:
         ``figures``, each ``recomputed here``, ``agrees with the file`` or ``claimed``; ``parity``,
@@ -244,4 +249,4 @@ def verify(
     """
     from elastic_nas.verification import verify
 
-    return verify(Path(folder), device, None if data is None else str(data))
+    return verify(Path(folder), device, None if data is None else str(data), settings)

@@ -13,6 +13,7 @@ from elastic_nas.budgets import Budgets, format_duration, format_size
 from elastic_nas.candidates import Candidate, candidates
 from elastic_nas.errors import InfeasibleBudget
 from elastic_nas.export.artefact import OWN, Artefact, check_target, write_folder
+from elastic_nas.export.known_images import KnownImages
 from elastic_nas.export.manifest import TRIES
 from elastic_nas.export.onnx_file import (
     OLDEST_RUNTIME,
@@ -245,11 +246,12 @@ class _Maker:
         facts["test_sha256"] = test.sha256
         facts = {key: value for key, value in facts.items() if value is not None}
         facts["search_validation"] = known.validation
-        add_metadata(model, _metadata(facts, self.data.labels))
+        add_metadata(model, _metadata(facts, self.run.labels))
         data = model.SerializeToString()
         facts["parity"] = check_file(data, expected, pixels)
         facts["size_bytes"] = len(data)
-        return Artefact(data, self.data.labels, pixels, expected, facts)
+        images = KnownImages.of(self.data.record, test)
+        return Artefact(data, self.run.labels, pixels, expected, facts, images)
 
     def _facts(self, genotype: Genotype) -> dict[str, Any]:
         network: Network = self.run.network
@@ -270,7 +272,25 @@ class _Maker:
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seed": self.config.seed,
             "statistics": self.config.statistics,
+            **_of_images(self.data),
         }
+
+
+def _of_images(data: "Dataset") -> dict[str, Any]:
+    """What the figures are of, and what the pixels mean where that is known."""
+    head, counts = data.record.head, data.record.counts
+    splits = {"train": data.train, "search-validation": data.validation, "test": data.test}
+    used = {side.replace("-", "_"): len(split) for side, split in splits.items()}
+    before = {side.replace("-", "_"): n for side, n in counts.items()}
+    images = {
+        "used": used,
+        "missing": {side: before[side] - n for side, n in used.items()},
+        "left_out": dict(head.left_out),
+        "copies": dict(head.copies),
+    }
+    if head.bits is None and head.bands is None:
+        return {"images": images}
+    return {"images": images, "reading": {"bits": head.bits, "bands": head.bands}}
 
 
 def _metadata(facts: dict[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:

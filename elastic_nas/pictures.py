@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from elastic_nas.budgets import format_duration
+from elastic_nas.data.record import read_record
 from elastic_nas.errors import RunFolderError
 from elastic_nas.export.manifest import MOST_BYTES, Hash, Ms, Name, Share
 from elastic_nas.files import write_json
@@ -20,6 +21,10 @@ from elastic_nas.targets import Target
 
 MOST_SHOWN = 200
 """Exported children in one picture."""
+MOST_KINDS = 4
+"""Kinds of images that were left out, in its caption."""
+MOST_LETTERS = 30
+"""Of the name of a kind."""
 
 
 class _Child(Strict):
@@ -65,7 +70,24 @@ def plot(run: RunFolder, target: Target, rows: list[Row], weights: str) -> list[
         n=rows[0].n,
         points=points,
         chosen=[child.chosen() for child in exported.values()],
+        caption=_caption(run),
     )
+
+
+def _caption(run: RunFolder) -> str:
+    """How many images each side of a run has, and what was left out by kind, the most first."""
+    if not run.images.is_file():
+        return ""
+    record = read_record(run.images)
+    sides = f"{', '.join(f'{n:,} {side}' for side, n in record.counts.items())} images"
+    kinds = {**record.head.left_out, **record.head.copies}
+    most = sorted((kind for kind in kinds if kinds[kind]), key=lambda kind: -kinds[kind])
+    told = [
+        f"{kind.replace('_', ' ')[:MOST_LETTERS]} {kinds[kind]:,}" for kind in most[:MOST_KINDS]
+    ]
+    if more := len(most) - MOST_KINDS if len(most) > MOST_KINDS else 0:
+        told.append(f"{more:,} more kinds")
+    return "\n".join([sides, f"left out: {', '.join(told)}"] if told else [sides])
 
 
 def show_exported(run: RunFolder, target: Target, rows: list[Row], made: dict[str, Any]) -> None:

@@ -59,6 +59,7 @@ def plot_front(
     points: Sequence[Point],
     chosen: Sequence[Chosen] = (),
     budget_ms: float | None = None,
+    caption: str = "",
 ) -> list[Path]:
     """Draw all evaluated children, the front and the chosen ones; write a PNG and an SVG.
 
@@ -69,6 +70,7 @@ def plot_front(
         points: All evaluated children, at least one; the front is found among them.
         chosen: Children to point out.
         budget_ms: The latency budget, milliseconds, if there is one.
+        caption: What the images are, in a line or two below the title.
 
     Returns:
         The two paths.
@@ -82,6 +84,8 @@ def plot_front(
     # A fixed salt and no date: the same front gives the same bytes. Names are not formulas.
     with mpl.rc_context({"svg.hashsalt": "elastic-nas", "text.parse_math": False}):
         figure = _figure(device, n, points, chosen, budget_ms)
+        if caption:
+            _explain(figure, caption)
         paths = [path_stem.with_name(f"{path_stem.name}.{kind}") for kind in ("png", "svg")]
         for path in paths:
             write_atomic(path, _rendered(figure, path.suffix[1:]))
@@ -119,6 +123,25 @@ def _figure(
     _label(axes, device, n, [point.bound_ms for point in points])
     figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=9)
     return figure
+
+
+def _explain(figure: "Figure", caption: str) -> None:
+    """Put a caption between the title and the picture, where it is in nobody's way."""
+    (axes,) = figure.axes
+    lines = caption.count("\n") + 1
+    axes.set_title(axes.get_title(loc="left"), loc="left", color=INK, pad=12 + 13 * lines)
+    axes.annotate(
+        caption,
+        (0, 1),
+        xytext=(0, 9),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        va="bottom",
+        color=INK,
+        alpha=0.75,
+        fontsize=8.5,
+        linespacing=1.3,
+    )
 
 
 def _draw_children(axes: "Axes", points: Sequence[Point]) -> None:

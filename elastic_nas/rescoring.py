@@ -3,12 +3,14 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from elastic_nas.errors import ConfigError
-from elastic_nas.export.artefact import Contents, label_lines
-from elastic_nas.export.manifest import Manifest
+from elastic_nas.config import DataConfig
+from elastic_nas.export.artefact import Contents
+from elastic_nas.export.manifest import KNOWN, Scored
 from elastic_nas.export.onnx_file import logits_of
 from elastic_nas.findings import CLAIMED, RECOMPUTED, Findings
 from elastic_nas.latency.devices import Device
+from elastic_nas.progress import say
+from elastic_nas.rescored_images import Rescored, images_again
 from elastic_nas.scoring import Int8Form, score
 
 if TYPE_CHECKING:
@@ -16,41 +18,31 @@ if TYPE_CHECKING:
 
 
 def scored_again(
-    findings: Findings, contents: Contents, source: str, device: Device | None
+    findings: Findings, contents: Contents, source: DataConfig, device: Device | None
 ) -> dict[str, Any]:
-    """The accuracy on the test split of images that the person names.
+    """The accuracy on the test images of the export, found in what the person names.
 
     Args:
         findings: Told what was found.
         contents: The folder.
-        source: As for `data.dataset.load_dataset`.
+        source: The images, see `rescored_images.images_again`.
         device: Whose int8 form is scored again, too, if the manifest tells of one.
 
     Raises:
-        ConfigError: The images are of other classes.
+        ConfigError: The images are of other classes, or too many are missing.
         DataError: They cannot be used.
     """
     manifest, claimed = contents.manifest, contents.manifest.accuracy
-    data = _images(manifest, source)
-    if label_lines(data.labels) != contents.labels:
-        raise ConfigError(
-            f"the classes of {source!r} ({len(data.labels)}) are not those of labels.txt, in their "
-            "order; name the images that the child was made for with --data."
-        )
+    images = images_again(contents, source)
+    data = images.data
     test = data.readable(data.test, manifest.resolution)
+    images = replace(images, missing=images.missing + len(data.test) - len(test))
     pixels = test.deployed(manifest.deployed, manifest.resolution)
     found = score(logits_of(contents.model, pixels).argmax(1) == test.labels)
-    same = manifest.test_sha256 == test.sha256
-    told = f"{found['top1']:.4f} on {found['n']} test images of {source}"
-    (low, high), (own_low, own_high) = found["interval_95"], claimed.interval_95
-    if same:
-        near = abs(found["top1"] - claimed.top1) <= max(1 / claimed.n, 0.001) + 1e-9
-        agrees, note = near and found["n"] == claimed.n, f"{told}, those it was scored on"
-    else:
-        what = "which test images it was scored on" if manifest.test_sha256 is None else ""
-        why = f"the manifest does not say {what}" if what else "they are not those it was scored on"
-        agrees, note = low <= own_high and own_low <= high, f"{told}; {why}"
-    if not agrees:
+    same = images.known and not images.missing
+    note = f"{found['top1']:.4f} on {found['n']} test images of {source.source}; {images.told}"
+    if not _agree(claimed, found, images):
+        low, high = found["interval_95"]
         interval = f"95 % interval {low:.4f}-{high:.4f}"
         findings.differ("accuracy", f"{claimed.top1:.4f} of {claimed.n}", f"{note} ({interval})")
     elif same:
@@ -58,17 +50,39 @@ def scored_again(
         findings.tell("test_sha256", manifest.test_sha256, RECOMPUTED)
     else:
         findings.rows["accuracy"]["note"] = note
-    if same and device is not None:
+    counts = manifest.images
+    if same and device is not None and (counts is None or len(data.train) == counts.used.train):
         _int8_again(findings, contents, data, device)
-    return {**found, "same_images": same, "data": source}
+    return {**found, "same_images": same, "missing": images.missing, "data": source.source}
 
 
-def _images(manifest: Manifest, source: str) -> "Dataset":
-    """The data set of a person's choice, split and to be resized as the manifest says."""
-    from elastic_nas.data.dataset import load_dataset
+def hold_images(findings: Findings, contents: Contents) -> None:
+    """The list of test images is that which the manifest has the hash of."""
+    claimed, known = contents.manifest.test_sha256, contents.known
+    if known is None:
+        return
+    if claimed != known.sha256:
+        findings.differ("test_sha256", claimed, f"{KNOWN[0]} {known.sha256}")
+    if both := int(known.is_seen(known.identities).sum()):
+        say(
+            f"note: {both:,} of {len(known.labels_N):,} test images are equal to one that was "
+            "trained or selected on."
+        )
 
-    data = load_dataset(source, manifest.seed or 0, manifest.statistics or "data")
-    return replace(data, preprocess=manifest.deployed)
+
+def _agree(claimed: Scored, found: dict[str, Any], images: Rescored) -> bool:
+    """Whether what was found can be, if the claim is true.
+
+    Of the images that the child was scored on, the missing ones may all have been right, or wrong;
+    of others, the 95 % intervals must touch.
+    """
+    low, high = found["interval_95"]
+    if not images.known:
+        return bool(low <= claimed.interval_95[1] and claimed.interval_95[0] <= high)
+    slack = max(1, 0.001 * claimed.n) + 1e-6
+    right, then = found["top1"] * found["n"], claimed.top1 * claimed.n
+    whole = found["n"] + images.missing == claimed.n
+    return bool(whole and then - images.missing - slack <= right <= then + slack)
 
 
 def _int8_again(findings: Findings, contents: Contents, data: "Dataset", device: Device) -> None:

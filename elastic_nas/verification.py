@@ -19,7 +19,7 @@ from elastic_nas.errors import (
 )
 from elastic_nas.export.artefact import Contents, label_lines, read_folder
 from elastic_nas.export.inspect_onnx import Inspected, inspect
-from elastic_nas.export.manifest import FILES, INPUT, MANIFEST, MODEL, Manifest
+from elastic_nas.export.manifest import INPUT, MANIFEST, MODEL, Manifest
 from elastic_nas.export.onnx_file import compare, logits_of
 from elastic_nas.files import sha256_of
 from elastic_nas.findings import AGREES, CLAIMED, RECOMPUTED, Findings, differing, short
@@ -31,7 +31,8 @@ from elastic_nas.latency.table import LatencyTable
 from elastic_nas.network import Network
 from elastic_nas.nn.onnx_writer import IR_VERSION
 from elastic_nas.outside import parse_json
-from elastic_nas.rescoring import scored_again
+from elastic_nas.rescored_images import source_of
+from elastic_nas.rescoring import hold_images, scored_again
 from elastic_nas.scoring import takes_images
 from elastic_nas.targets import runtime_of, this_machine
 
@@ -53,15 +54,21 @@ PLAIN = {"task", "space", "genotype", "data", "created", "oldest_runtime", "prod
 """Metadata that is text; the rest is JSON."""
 
 
-def verify(folder: Path, device_name: str | None = None, data: str | None = None) -> dict[str, Any]:
+def verify(
+    folder: Path,
+    device_name: str | None = None,
+    data: str | None = None,
+    settings: list[str] | None = None,
+) -> dict[str, Any]:
     """Recheck an exported folder, as far as this machine can; nothing in it runs as code.
 
     Args:
         folder: What `delivery.export` wrote.
         device_name: Time the file on this machine as that profile says. By default it is timed
             where this machine is the one that the child was chosen for.
-        data: Images as for `data.dataset.load_dataset`: the accuracy is recomputed on their test
-            split.
+        data: Images as for `data.dataset.load_dataset`: the accuracy is recomputed on those of them
+            that the child was scored on, or on their test split where they are others.
+        settings: How they are read: ``data.missing=accept`` and other keys of that section.
 
     Returns:
         ``figures``, each with its value, how it is known and a note; ``parity``; ``accuracy`` and
@@ -71,15 +78,18 @@ def verify(folder: Path, device_name: str | None = None, data: str | None = None
         ExportMismatch: A file was changed or computes something else here, or the manifest says
             what disagrees or cannot be.
         RunFolderError: The folder is no export.
+        ConfigError: The images are of other classes, or too many are missing; a setting is wrong.
         DataError: The images cannot be used.
     """
     contents = read_folder(folder)
     manifest, findings = contents.manifest, Findings()
+    source = source_of(manifest, data, settings or [])
     graph = inspect(contents.model, str(folder / MODEL))
-    findings.tell("hashes", f"{len(FILES)} files unchanged", RECOMPUTED)
+    findings.tell("hashes", f"{len(manifest.files)} files unchanged", RECOMPUTED)
     findings.faults += manifest.faults()
     _hold_graph(findings, contents, graph)
     _hold_metadata(findings, contents, graph)
+    hold_images(findings, contents)
     parity = _parity(findings, contents, graph, folder)
     network, genotype = _hold_description(findings, manifest, graph, folder)
     if network is not None and genotype is not None:
@@ -87,9 +97,9 @@ def verify(folder: Path, device_name: str | None = None, data: str | None = None
     findings.settle(folder)
     device = _device(manifest.latency.device, device_name)
     accuracy = None
-    if data is not None:
+    if source is not None:
         known = None if isinstance(device, str) else device
-        accuracy = scored_again(findings, contents, data, known)
+        accuracy = scored_again(findings, contents, source, known)
     findings.settle(folder)
     latency = _timed_again(findings, contents, device, asked=device_name is not None)
     findings.settle(folder)
@@ -109,8 +119,9 @@ def _hold_graph(findings: Findings, contents: Contents, graph: Inspected) -> Non
     findings.hold("resolution", manifest.resolution, graph.resolution, where)
     findings.hold("classes", manifest.classes, graph.classes, where)
     findings.hold("macs", manifest.macs, graph.macs, where)
-    lines = contents.labels.count("\n")
-    if lines != graph.classes or not contents.labels.endswith("\n"):
+    lines = len(contents.labels.splitlines())
+    ended = contents.labels.endswith("\n") and contents.labels.count("\n") == lines
+    if lines != graph.classes or not ended:
         findings.faults.append(
             f"labels: labels.txt has {lines} lines, the file's graph {graph.classes} outputs"
         )

@@ -29,7 +29,7 @@ FLOORS = (
     {
         "targets", "pipeline", "resume", "alone", "candidates", "delivery", "pictures", "report",
         "import_ofa", "run_images", "finalists", "profiling", "importing", "scoring", "findings",
-        "rescoring", "verification",
+        "rescoring", "verification", "rescored_images",
     },
     {
         "facts", "api", "cli", "__main__", "",

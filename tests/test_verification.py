@@ -10,7 +10,7 @@ import pytest
 from small_run import DEVICE, cli, done, facts, refused
 
 from elastic_nas import targets
-from elastic_nas.export.manifest import MOST_BYTES
+from elastic_nas.export.manifest import KNOWN, MOST_BYTES
 from elastic_nas.files import sha256_of, user_folder
 from elastic_nas.network import Network
 from elastic_nas.scoring import score
@@ -57,6 +57,16 @@ def forge(folder: Path, *, everywhere: bool = True, **changes: object) -> None:
         manifest.setdefault("size_bytes", 0)
         if "size_bytes" not in changes:
             manifest["size_bytes"] = (folder / "child.onnx").stat().st_size
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def without_images(folder: Path, **changes: object) -> None:
+    """Take the lists of images away, which came later than the rest."""
+    manifest = {**claims(folder), **changes}
+    del manifest["images"]
+    for name in KNOWN:
+        (folder / name).unlink()
+        del manifest["sha256"][name]
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -211,6 +221,8 @@ def test_accuracy_is_recomputed_on_named_images(child):
     forge(child, accuracy=forged)
     assert "accuracy: the manifest says" in refused("verify", child, "--data", "digits")
     forge(child, test_sha256="0" * 64)
+    assert "test_sha256: the manifest says" in refused("verify", child)
+    without_images(child, test_sha256="0" * 64)
     other = facts("verify", child, "--data", "digits")  # of other images: within the intervals
     assert other["accuracy"]["same_images"] is False
     assert figures(other)["accuracy"] == "agrees with the file"
@@ -224,6 +236,7 @@ def test_other_classes_are_no_data_for_it(child, tmp_path):
 
 
 def test_a_manifest_of_version_0_1_0_is_verified(child):
+    without_images(child)
     manifest = claims(child)
     for key in ("seed", "statistics", "test_sha256"):
         del manifest[key]

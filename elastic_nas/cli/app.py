@@ -28,6 +28,7 @@ from elastic_nas.cli.options import (
     Moved,
     Params,
     Run,
+    Settings,
     Size,
     Strategy,
     TableFile,
@@ -211,6 +212,7 @@ def verify(
         str | None,
         typer.Option(metavar="SOURCE", help="Recompute the accuracy on these test images."),
     ] = None,
+    settings: Settings = None,
     as_json: Json = False,
     trust: Trust = False,
 ) -> None:
@@ -222,7 +224,7 @@ def verify(
     """
     from elastic_nas.verification import verify
 
-    _show(verify(folder, device, data), texts.verify_table, as_json)
+    _show(verify(folder, device, data, settings), texts.verify_table, as_json)
 
 
 @command

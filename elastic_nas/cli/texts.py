@@ -141,6 +141,16 @@ def latency_rows(latency: dict[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
+def _missing_rows(images: dict[str, Any] | None) -> list[tuple[str, ...]]:
+    """What of a run's images was missing at the export, and what the figures are of instead."""
+    if images is None or not any(images["missing"].values()):
+        return []
+    used, missing = images["used"], images["missing"]
+    sides = [side for side, n in missing.items() if n]
+    told = (f"{used[s]:,} of {used[s] + missing[s]:,} {s.replace('_', '-')}" for s in sides)
+    return [("images", f"some were missing: {', '.join(told)}")]
+
+
 def manifest_table(manifest: dict[str, Any]) -> str:
     """An exported child for a person."""
     accuracy, parity, int8 = manifest["accuracy"], manifest["parity"], manifest.get("int8")
@@ -148,6 +158,7 @@ def manifest_table(manifest: dict[str, Any]) -> str:
         ("genotype", manifest["genotype"]),
         ("accuracy", accuracy_text(accuracy, "the fp32 file child.onnx")),
         *([] if int8 is None else [("", int8_text(int8))]),
+        *_missing_rows(manifest.get("images")),
         *latency_rows(manifest["latency"]),
         ("parity", parity_text(parity)),
         (
@@ -216,6 +227,8 @@ def _figure_text(name: str, value: Any) -> str:
         return f"{percent(value['top1'])} ({interval(*value['interval_95'])}), n = {value['n']}"
     if name == "search_validation" and value is not None:
         return f"{percent(value['accuracy'])}, n = {value['n']}"
+    if name == "images":
+        return f"{value['used']['train']:,} train, {value['used']['test']:,} test"
     if name.endswith("_ms"):
         return format_duration(value)
     text = f"{value:,}" if type(value) is int else str(value)

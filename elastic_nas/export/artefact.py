@@ -1,7 +1,8 @@
 """The folder a user gets: the file, what it is, and what proves it.
 
 ``child.onnx``, ``manifest.json`` (hashes, genotype, settings, parity, accuracy, latency),
-``labels.txt``, ``test_data/`` (real pixels and the logits they must give).
+``labels.txt``, ``test_data/`` (real pixels and the logits they must give, and which images the
+child was scored on).
 """
 
 import io
@@ -17,9 +18,11 @@ from numpy.typing import NDArray
 from elastic_nas._version import __version__
 from elastic_nas.errors import ExportMismatch, RunFolderError
 from elastic_nas.export.inspect_onnx import MOST_BYTES
+from elastic_nas.export.known_images import KnownImages, known_of
 from elastic_nas.export.manifest import (
     FILES,
     INPUT,
+    KNOWN,
     LABELS,
     MANIFEST,
     MODEL,
@@ -34,6 +37,7 @@ from elastic_nas.files import write_atomic, write_json
 from elastic_nas.outside import MEGABYTE, parse_array, read_bytes
 
 MOST: dict[str, int] = {MODEL: MOST_BYTES, LABELS: 32 * MEGABYTE, INPUT: 1 << 30, OUTPUT: 1 << 30}
+MOST |= dict.fromkeys(KNOWN, 1 << 30)
 """Bytes of each file."""
 MOST_IMAGES = 4096
 OWN = (MANIFEST, *(Path(name).parts[0] for name in FILES))
@@ -50,6 +54,7 @@ class Artefact:
         pixels: Real images (N, 3, H, W), uint8.
         logits: What the PyTorch child computes for them (N, classes).
         facts: Everything else that the manifest says, JSON values.
+        known: Which images the child was scored on and made from.
     """
 
     model: bytes
@@ -57,6 +62,7 @@ class Artefact:
     pixels: Any
     logits: Floats
     facts: dict[str, Any]
+    known: KnownImages
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ class Contents:
     labels: str
     pixels: NDArray[np.uint8]
     logits: Floats
+    known: KnownImages | None = None
 
 
 def write_folder(artefact: Artefact, folder: Path) -> Manifest:
@@ -84,6 +91,8 @@ def write_folder(artefact: Artefact, folder: Path) -> Manifest:
         LABELS: label_lines(artefact.labels).encode(),
         INPUT: _npy(artefact.pixels),
         OUTPUT: _npy(artefact.logits),
+        KNOWN[0]: _npy(artefact.known.rows),
+        KNOWN[1]: _npy(artefact.known.seen),
     }
     hashes = {name: sha256(content).hexdigest() for name, content in contents.items()}
     facts = {"schema": SCHEMA, "version": __version__, **artefact.facts, "sha256": hashes}
@@ -100,8 +109,14 @@ def write_folder(artefact: Artefact, folder: Path) -> Manifest:
 
 
 def label_lines(labels: Iterable[str]) -> str:
-    """The content of ``labels.txt``: one line a class, whatever its name holds."""
-    return "".join(f"{' '.join(label.splitlines())}\n" for label in labels)
+    """The content of ``labels.txt``: one line a class, whatever its name holds.
+
+    Whatever ends a line anywhere (a line or form feed, U+2028 ...) becomes a space; a byte order
+    mark in front, which readers take off or take for a letter, is left out, and what is no text in
+    UTF-8 becomes ``?``.
+    """
+    text = "".join(f"{' '.join(label.splitlines())}\n" for label in labels)
+    return text.removeprefix("\ufeff").encode(errors="replace").decode()
 
 
 def check_target(folder: Path) -> None:
@@ -137,7 +152,7 @@ def read_folder(folder: Path) -> Contents:
     """
     repair(folder, OWN)
     manifest = read_manifest(folder)
-    contents = {name: _read(folder, name) for name in FILES}
+    contents = {name: _read(folder, name) for name in manifest.files}
     changed = [
         str(folder / name)
         for name, content in contents.items()
@@ -152,10 +167,31 @@ def read_folder(folder: Path) -> Contents:
     if not np.isfinite(logits).all():
         raise ExportMismatch(f"{folder / OUTPUT} holds numbers that are not finite; export again.")
     try:
-        labels = contents[LABELS].decode()
+        labels = contents[LABELS].decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise ExportMismatch(f"{folder / LABELS} is no text (UTF-8); export again.") from error
-    return Contents(manifest, contents[MODEL], labels, pixels, logits)
+    known = _known(contents, manifest, folder)
+    return Contents(manifest, contents[MODEL], labels, pixels, logits, known)
+
+
+def _known(contents: dict[str, bytes], manifest: Manifest, folder: Path) -> KnownImages | None:
+    """Which images the child was scored on and made from; None where the export does not tell."""
+    if manifest.images is None:
+        return None
+    places = [str(folder / name) for name in KNOWN]
+    rows, seen = (
+        parse_array(contents[name], "uint8", place, ExportMismatch)
+        for name, place in zip(KNOWN, places, strict=True)
+    )
+    known = known_of(rows, seen, manifest.classes, places.__getitem__)  # type: ignore[arg-type]
+    used, missing = manifest.images.used, manifest.images.missing
+    before = sum(side.train + side.search_validation for side in (used, missing))
+    if (len(known.labels_N), len(known.seen)) != (used.test, before):
+        raise ExportMismatch(
+            f"{' and '.join(places)} tell of {len(known.labels_N):,} and {len(known.seen):,} "
+            f"images, the manifest of {used.test:,} and {before:,}; export again."
+        )
+    return known
 
 
 def _check_shapes(

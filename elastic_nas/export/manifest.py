@@ -18,7 +18,9 @@ SCHEMA = "elastic-child/1"
 MODEL, MANIFEST, LABELS = "child.onnx", "manifest.json", "labels.txt"
 INPUT, OUTPUT = "test_data/input_0.npy", "test_data/output_0.npy"
 FILES = (MODEL, LABELS, INPUT, OUTPUT)
-"""What a manifest must have hashes of, and of nothing else."""
+"""What a manifest must have hashes of."""
+KNOWN = ("test_data/images.npy", "test_data/seen.npy")
+"""Likewise where it tells of its images; came after version 0.1.0. See `known_images`."""
 MOST_BYTES = 4 * MEGABYTE
 MOST_MS = 1e7
 TRIES = 5
@@ -78,6 +80,39 @@ class Validation(Strict):
 
     accuracy: Share
     n: Count
+
+
+Number = Annotated[int, Field(ge=0, le=10**12)]
+Kinds = Annotated[dict[Name, Number], Field(max_length=1000)]
+"""Numbers by kind."""
+
+
+class Sides(Strict):
+    """Numbers of images."""
+
+    train: Number
+    search_validation: Number
+    test: Number
+
+
+class ImageCounts(Strict):
+    """What the figures are of."""
+
+    used: Sides
+    """Images that were there at the export."""
+    missing: Sides
+    """Images that the run was trained with, or would be judged on, and that were not there."""
+    left_out: Kinds
+    """What was passed over when the run was trained."""
+    copies: Kinds
+    """Equal pictures, by what was done with them."""
+
+
+class Meaning(Strict):
+    """What pixels mean where their files leave it open; see `data.images.Reading`."""
+
+    bits: Annotated[int, Field(ge=8, le=16)] | None
+    bands: Literal["rgb", "rgba"] | None
 
 
 class Parity(Strict):
@@ -179,6 +214,9 @@ class Manifest(Strict):
     """Of the splits; this and the next two tell the test images, and came after version 0.1.0."""
     statistics: Literal["data", "imagenet"] | None = None
     test_sha256: Hash | None = None
+    images: ImageCounts | None = None
+    """With its files, `KNOWN`; came after version 0.1.0, as does the next."""
+    reading: Meaning | None = None
     accuracy: Accuracy
     int8: Int8 | None = None
     latency: Latency
@@ -189,7 +227,7 @@ class Manifest(Strict):
 
     @checked(mode="after")
     def _whole(self) -> "Manifest":
-        wrong = set(self.sha256) ^ set(FILES)
+        wrong = set(self.sha256) ^ set(self.files)
         if wrong:
             raise ValueError(
                 f"sha256 lacks, or names beyond an export's own files: {sorted(wrong)!s:.200}"
@@ -199,6 +237,11 @@ class Manifest(Strict):
         except DataError as error:
             raise ValueError(str(error)) from error
         return self
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What lies in the folder beside the manifest."""
+        return FILES if self.images is None else (*FILES, *KNOWN)
 
     @property
     def deployed(self) -> Preprocess:
@@ -215,6 +258,11 @@ class Manifest(Strict):
         if self.int8 is not None:
             found += [f"accuracy of the int8 form: {text}" for text in self.int8.faults()]
         found += self.latency.faults()
+        if self.images is not None and self.images.used.test != self.accuracy.n:
+            found.append(
+                f"images: {self.images.used.test} test images were there, but the accuracy is of "
+                f"{self.accuracy.n}"
+            )
         parity = self.parity
         if parity.max_difference > TOLERANCE or parity.top1_agreement < 1:
             found.append(

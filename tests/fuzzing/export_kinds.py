@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from elastic_nas.export.manifest import KNOWN
 from elastic_nas.files import sha256_of
 from fuzzing.graphs import damaged_graph
 from fuzzing.kinds import Kind, command, same
@@ -53,6 +54,7 @@ def _verify(seeds: Seeds, name: str, *, rehash: bool) -> Any:
             "manifest.json",
             "test_data/input_0.npy",
             "test_data/output_0.npy",
+            *KNOWN,
         )
     }
 
@@ -202,7 +204,15 @@ def stored_outputs(seeds: Seeds) -> Kind:
     return _array(seeds, "test_data/output_0.npy")
 
 
-def _array(seeds: Seeds, name: str) -> Kind:
+def known_images(seeds: Seeds) -> Kind:
+    return _array(seeds, KNOWN[0], of_parity=False)
+
+
+def seen_images(seeds: Seeds) -> Kind:
+    return _array(seeds, KNOWN[1], of_parity=False)
+
+
+def _array(seeds: Seeds, name: str, *, of_parity: bool = True) -> Kind:
     content = (seeds.child / name).read_bytes()
     before = np.load(io.BytesIO(content))
 
@@ -212,7 +222,7 @@ def _array(seeds: Seeds, name: str) -> Kind:
         found = np.load(io.BytesIO(changed))
         if found.dtype != before.dtype:
             return f"an array of {found.dtype}"
-        images = result[0]["parity"]["images"]
+        images = result[0]["parity"]["images"] if of_parity else len(found)
         return "" if images == len(found) == len(before) else f"{images} of {len(found)} images"
 
     return Kind(

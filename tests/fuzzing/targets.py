@@ -52,6 +52,8 @@ KINDS: tuple[Callable[[Seeds], Kind], ...] = (
     export_kinds.labels,
     export_kinds.stored_images,
     export_kinds.stored_outputs,
+    export_kinds.known_images,
+    export_kinds.seen_images,
     published_kinds.published,
     published_kinds.published_long_ago,
 )
