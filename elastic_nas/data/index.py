@@ -16,12 +16,8 @@ from elastic_nas.data.tar import members_of
 from elastic_nas.errors import DataError
 from elastic_nas.outside import parse_json
 
-LABELS = (".cls", ".json")
-"""Endings of members that give a label; the first one of a sample counts."""
-
-NAMES, NUMBERS_AS_TEXT, NUMBERS = "names", "numbers as text", "numbers"
-"""What the labels of a shard are: names, at least one of them; numbers, some of them from ``.cls``
-members; or numbers of JSON alone."""
+IMAGES = frozenset({"jpg", "jpeg", "png", "webp"})
+LABELS = ("cls", "json")
 
 MOST_LABEL_BYTES = 1_000_000
 """Of a member that gives a label; a shard may come from anywhere."""
