@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from made_shards import pixels, png, samples, write_shards, write_tar
 from PIL import Image
 
+from elastic_nas.config import DataConfig
 from elastic_nas.data import index as index_module
 from elastic_nas.data import kept as kept_module
-from elastic_nas.data.data_file import expanded
+from elastic_nas.data.data_file import expanded, list_shards
 from elastic_nas.data.dataset import load_dataset
+from elastic_nas.data.identity import identity_of
 from elastic_nas.data.images import read_image
 from elastic_nas.data.index import Index, read_index
 from elastic_nas.data.preprocess import Preprocess
@@ -124,7 +126,10 @@ def test_labels_are_numbers_or_names_in_cls_or_json(tmp_path):
         ("x/0003.json", b"not read where there is a .cls"),
         ("x/0003.cls", b"0"),
     ]
-    assert index(write_tar(tmp_path / "a.tar", members)).labels_N.tolist() == [7, 5, 0]
+    found = index(write_tar(tmp_path / "a.tar", members))
+    assert [found.classes[label] for label in found.labels_N] == ["7", "5", "0"]
+    assert found.kind == "numbers as text"
+    assert found.left_out == {"other members without an ending": 1, "further images of a sample": 1}
     named = [
         ("1.png", png(1)),
         ("1.cls", b"owl"),
@@ -152,10 +157,14 @@ def refused(path, *words):
 @pytest.mark.parametrize(
     ("members", "words"),
     [
-        ([("a.png", b"x"), ("b.cls", b"1")], ["'a.png'", "no label", ".json right beside"]),
-        ([("a.cls", b"1")], ["'a.cls'", "no image"]),
-        ([("a.png", b"x"), ("a.jpg", b"x"), ("a.cls", b"1")], ["'a.png'", "2 images"]),
-        ([("a.png", b"x"), ("a.cls", b"1"), ("a.cls", b"2")], ["'a.png'"]),
+        (
+            [("a.png", b"x"), ("b.cls", b"1")],
+            ["holds no images", "images without a label 1", "labels without an image 1"],
+        ),
+        ([("a.cls", b"1")], ["labels without an image 1"]),
+        ([("a.png", b"x"), ("a.jpg", b"x"), ("a.cls", b"1")], ["'a.cls'", "2 images"]),
+        ([("a.1.png", b"x"), ("a.2.png", b"x"), ("a.cls", b"1")], ["'a.cls'", "2 images"]),
+        ([("a.png", b"x"), ("a.cls", b"1"), ("a.cls", b"2")], ["'a.cls'", "two labels"]),
         ([("a.png", b"x"), ("a.cls", b"")], ["'a.cls'", "'' is neither a number nor"]),
         ([("a.png", b"x"), ("a.cls", b"\xff")], ["'a.cls'", "gives no label"]),
         ([("a.png", b"x"), ("a.cls", b"n" * 300)], ["'a.cls'", "neither"]),
@@ -166,10 +175,6 @@ def refused(path, *words):
         ([("a.png", b"x"), ("a.json", b'{"label": true}')], ["'a.json'", "True is neither"]),
         ([("a.png", b"x"), ("a.json", b'{"label": 1.5}')], ["'a.json'", "1.5 is neither"]),
         ([("a.png", b"x"), ("a.json", b"[1]")], ["'a.json'", "gives no label"]),
-        (
-            [("a.png", b"x"), ("a.cls", b"1"), ("b.png", b"x"), ("b.cls", b"cat")],
-            ["'a.png'", "'b.png'", "all numbers or all names"],
-        ),
         ([("readme.txt", b"x")], ["holds no images"]),
         ([], ["holds no images"]),
     ],
@@ -370,7 +375,7 @@ def test_shards_are_indexed_once_and_again_when_changed(shards, monkeypatch, cap
     made = []
     monkeypatch.setattr(
         "elastic_nas.data.shards.read_index",
-        lambda f, name: made.append(name) or read_index(f, name),
+        lambda f, name, *rest: made.append(name) or read_index(f, name, *rest),
     )
     before = load_dataset(str(shards)).train
     assert not made
@@ -404,14 +409,18 @@ def test_a_damaged_kept_index_is_noticed(data):
 
 
 INDEX = Index(
-    1000, np.array([512, 100]), np.array([9, 900]), np.array([0, 1]), ("a", "b"), "x.png\0y.png"
-)
+    1000, np.array([512, 100]), np.array([9, 900]), np.array([0, 1]),
+    np.arange(32, dtype=np.uint8).reshape(2, 16), ("a", "b"), "names", "x.png\0y.png",
+    {"other members .txt": 3}, "tag\0001000",
+)  # fmt: skip
 KEPT = kept_module._dumped(INDEX)
 
 
 def test_an_index_is_kept_as_it_is():
     found = kept_module._loaded(KEPT)
-    assert (found.size, found.classes, found.members) == (1000, ("a", "b"), "x.png\0y.png")
+    for name in ("size", "classes", "kind", "members", "left_out", "version"):
+        assert getattr(found, name) == getattr(INDEX, name)
+    np.testing.assert_array_equal(found.identities, INDEX.identities)
     for name in ("offsets_N", "sizes_N", "labels_N"):
         np.testing.assert_array_equal(getattr(found, name), getattr(INDEX, name))
         assert getattr(found, name).dtype == np.int64
@@ -426,6 +435,7 @@ def test_an_index_is_kept_as_it_is():
         {"sizes_N": np.array([9, 2**62])},
         {"labels_N": np.array([0, 2])},
         {"labels_N": np.array([-1, 0])},
+        {"kind": "words"},
         {"members": "x.png"},
         {"members": "x\0y\0z"},
         {"size": 900},
@@ -453,9 +463,9 @@ def test_a_kept_index_that_is_no_file_is_made_anew(tmp_path, monkeypatch):
 def test_indices_take_bytes_not_objects(shards):
     images = load_dataset(str(shards)).train._images
     assert {type(value) for value in vars(images.indices[0]).values()} == {
-        int, np.ndarray, tuple, str
+        int, np.ndarray, tuple, str, dict
     }  # fmt: skip
-    assert images.indices[0].classes == ()
+    assert images.indices[0].classes == ("0", "1", "2")
 
 
 def named(folder, part, pairs):
@@ -464,10 +474,10 @@ def named(folder, part, pairs):
 
 
 def test_names_of_different_shards_are_joined(tmp_path):
-    named(tmp_path, "train", [(1, b"owl"), (2, b"cat")] * 4)
+    named(tmp_path, "train", [(n, (b"cat", b"owl")[n % 2]) for n in range(1, 9)])
     write_tar(tmp_path / "train-1.tar", [("9.png", png(9)), ("9.cls", b"dog")])
-    named(tmp_path, "val", [(3, b"owl")])
-    named(tmp_path, "test", [(3, b"dog"), (4, b"cat")])
+    named(tmp_path, "val", [(33, b"owl")])
+    named(tmp_path, "test", [(43, b"dog"), (44, b"cat")])
     dataset = load_dataset(str(tmp_path))
     assert dataset.labels == ("cat", "dog", "owl")
     assert dataset.train.labels.tolist() == [2, 0] * 4 + [1]
@@ -479,14 +489,14 @@ def test_a_list_of_classes_names_the_numbers(shards):
     (shards / "classes.txt").write_text("ant\nbee\n\ncat\n")
     assert load_dataset(str(shards)).labels == ("ant", "bee", "cat")
     named(shards, "test", [(1, b"cat")])
-    with pytest.raises(DataError, match=r"test-0\.tar' gives names .* numbers"):
+    with pytest.raises(DataError, match=r"label of .* is '0', which is none of the 3 classes"):
         load_dataset(str(shards))
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("ant\nbee\n", ["00002.png in ", "train-00000.tar", "is 2", "none of the 2 classes"]),
+        ("ant\nbee\n", ["00002.png in ", "train-00000.tar", "is '2'", "none of the 2 classes"]),
         ("ant\nbee\ncat\ndog\n", ["the class 'dog'", "no images in train"]),
         ("ant\nbee\nant\n", ["'ant' stands twice", "classes.txt"]),
     ],
@@ -507,11 +517,97 @@ def test_a_class_that_is_only_tested_is_refused(shards):
         assert word in str(caught.value)
 
 
-def test_labels_with_gaps_below_zero_or_beyond_reason_are_refused(shards):
-    for text, words in ((b"-1", "is -1"), (b"123456789", "123456789"), (b"4", "class '3'")):
-        write_tar(shards / "train-00000.tar", [("8.png", png(8)), ("8.cls", text)])
-        with pytest.raises(DataError, match=words):
-            load_dataset(str(shards))
+def test_labels_below_zero_are_refused(shards):
+    write_tar(shards / "train-00000.tar", [("8.png", png(8)), ("8.cls", b"-1")])
+    with pytest.raises(DataError, match="is '-1', which is none of the 3 classes"):
+        load_dataset(str(shards))
+
+
+def test_numbers_with_gaps_are_classes_of_these_names(tmp_path):
+    named(tmp_path, "train", [(n, (b"2", b"10", b"9")[n % 3]) for n in range(12)])
+    assert load_dataset(str(tmp_path)).labels == ("2", "9", "10")
+
+
+@pytest.mark.parametrize("names", [["1", "2", "3"], ["01", "02", "03"], ["3d", "4", "cat"]])
+def test_numbered_classes_are_named_as_folders_are(tmp_path, names):
+    pairs = [(n * 3 + c, name.encode()) for n in range(4) for c, name in enumerate(names)]
+    named(tmp_path, "train", pairs)
+    assert load_dataset(str(tmp_path)).labels == tuple(names)
+
+
+def test_numbers_in_one_shard_and_names_in_another_are_all_names(tmp_path):
+    named(tmp_path, "train", [(n, b"4") for n in range(4)] + [(n, b"cat") for n in range(5, 9)])
+    named(tmp_path, "test", [(20, b"4")])
+    assert load_dataset(str(tmp_path)).labels == ("4", "cat")
+
+
+def test_numbers_that_are_names_in_the_list_are_names_or_asked_for(tmp_path):
+    named(tmp_path, "train", [(n, text) for n, text in enumerate([b"1", b"2", b"3"] * 4)])
+    (tmp_path / "classes.txt").write_text("3\n2\n1\n")
+    data = load_dataset(str(tmp_path))
+    assert data.labels == ("3", "2", "1")
+    assert data.train.labels[:1].tolist() in ([2], [1], [0])
+    named(tmp_path, "train", [(n, text) for n, text in enumerate([b"0", b"1"] * 6)])
+    (tmp_path / "classes.txt").write_text("1\n0\n")
+    with pytest.raises(DataError, match=r"may be the class of that name or the number"):
+        load_dataset(str(tmp_path))
+
+
+def test_dots_in_names_lose_nothing(tmp_path):
+    members = []
+    for n in range(12):
+        key = f"photo_{n:04}" if n % 2 else f"photo_{n:04}.v2"
+        members += [(f"{key}.png", png(n)), (f"{key}.cls", b"%d" % (n % 3))]
+    for n in range(100, 300):  # all begin alike up to the first dot
+        members += [(f"camera.{n}.png", png(n)), (f"camera.{n}.cls", b"%d" % (n % 3))]
+    members += [("x.v1.png", png(900)), ("x.cls", b"0"), ("bare.png", png(901))]
+    write_tar(tmp_path / "train-0.tar", members)
+    found = index(tmp_path / "train-0.tar")
+    assert len(found) == 12 + 200 + 1
+    assert found.left_out == {"images without a label": 1}
+    numbers = [int(found.classes[label]) for label in found.labels_N]
+    assert numbers == [n % 3 for n in range(12)] + [n % 3 for n in range(100, 300)] + [0]
+    assert load_dataset(str(tmp_path)).record.head.left_out == {"images without a label": 1}
+
+
+def test_images_are_known_by_their_bytes_wherever_their_shard_lies(tmp_path):
+    one = index(write_tar(tmp_path / "a.tar", samples(range(4))))
+    other = index(write_tar(tmp_path / "b.tar", samples(range(4))[::-1]))
+    assert one.identities.tolist() == other.identities.tolist()[::-1]
+    assert one.identities[1].tobytes() == identity_of(png(1))
+
+
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        ("training-0.tar valid_0.tar test.tar", "train val test"),
+        ("imagenet-train-000.tar imagenet-val-000.tar", "train val"),
+        ("Train.tar dev-1.tar", "train val"),
+    ],
+)
+def test_parts_of_shards_in_any_spelling(tmp_path, names, parts):
+    for at, name in enumerate(names.split()):
+        write_tar(tmp_path / name, samples(range(at * 30, at * 30 + 12)))
+    listed = list_shards(DataConfig(source=str(tmp_path)))
+    assert list(listed.parts) == parts.split()
+    load_dataset(str(tmp_path))
+
+
+def test_shards_of_no_part_are_asked_for(tmp_path):
+    for at, name in enumerate(("part-0.tar", "part-1.tar", "held-0.tar")):
+        write_tar(tmp_path / name, samples(range(at * 30, at * 30 + 12)))
+    with pytest.raises(DataError, match=r"3 of 3 tars .* data\.parts=train:held,test:.*parts=none"):
+        load_dataset(str(tmp_path))
+    given = DataConfig(source=str(tmp_path), parts="train:part,test:held")
+    assert len(load_dataset(given).test) == 12
+    whole = load_dataset(DataConfig(source=str(tmp_path), parts="none"))
+    assert whole.record.head.given == ["all"]
+    with pytest.raises(DataError, match=r"no shard of .* is called 'other'"):
+        load_dataset(DataConfig(source=str(tmp_path), parts="train:other"))
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "train-0.tar.gz").touch()
+    with pytest.raises(DataError, match="packed tars"):
+        load_dataset(str(tmp_path / "packed"))
 
 
 def test_shards_that_are_lost_or_cut_later_are_named(shards):

@@ -11,6 +11,7 @@ from made_shards import samples, write_tar
 from elastic_nas.data import remote, web
 from elastic_nas.data.dataset import load_dataset
 from elastic_nas.data.remote import Cache
+from elastic_nas.data.versions import version_of
 from elastic_nas.data.web import check_url
 from elastic_nas.errors import DataError
 from elastic_nas.files import user_folder
@@ -251,7 +252,7 @@ def test_good_answers_after_bad_ones_are_taken():
     assert b"Range: bytes=500-" in server.requests[1]
     with Raw(answer(b"", "Location: /b", status="302 F"), answer(FULL)) as server:
         Cache(BOUND).fetch(f"{server.url}/a.tar")
-    assert used() == 2000
+    assert used() == 2000 + len('"1"')
     chunked = answer(b"3e8\r\n" + FULL + b"\r\n0\r\n\r\n", "Transfer-Encoding: chunked")
     with Raw(chunked) as server, Cache(BOUND).open(f"{server.url}/c.tar") as file:
         assert file.read() == FULL
@@ -261,13 +262,16 @@ def test_good_answers_after_bad_ones_are_taken():
     "given", [part(0, 9, 1000), part(5, 10, 1000), answer(FULL), part(9, 5, 3)]
 )
 def test_another_part_than_asked_for_makes_the_whole_shard_fetched(given):
-    with Raw(given, answer(FULL[:20] + b"y" * 980)) as server:
-        assert Cache(BOUND).read(f"{server.url}/a.tar", 15, 10) == b"xxxxxyyyyy"
+    with Raw(given, answer(FULL[:20] + b"y" * 980, *TAGGED)) as server:
+        url = f"{server.url}/a.tar"
+        assert Cache(BOUND).read(url, 15, 10, version_of(url, '"1"', 1000)) == b"xxxxxyyyyy"
 
 
 def test_a_part_is_cut_to_what_was_asked_for():
     with Raw(part(5, 14, 1000, body=FULL * 100)) as server:
-        assert Cache(BOUND).read(f"{server.url}/a.tar", 5, 10) == FULL[:10]
+        url = f"{server.url}/a.tar"
+        known = version_of(url, '"1"', 1000)
+        assert Cache(BOUND).read(url, 5, 10, known) == FULL[:10]
 
 
 def test_a_page_instead_of_a_shard_is_told_and_not_kept(tmp_path):

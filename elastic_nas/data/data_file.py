@@ -4,7 +4,8 @@ import itertools
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,19 +17,20 @@ from pydantic import (
     ValidationError,
 )
 
+from elastic_nas.config import PARTS, DataConfig
 from elastic_nas.data.class_names import has_control_characters
-from elastic_nas.data.index import MOST_NAME
+from elastic_nas.data.labels import MOST_NAME
 from elastic_nas.data.place import local_path, name_of
 from elastic_nas.data.remote import Cache
+from elastic_nas.data.shard_layout import shards_in
 from elastic_nas.data.shards import LocalShard, RemoteShard, Shard
 from elastic_nas.data.web import check_url
-from elastic_nas.errors import DataError, UnknownName
+from elastic_nas.errors import ConfigError, DataError, UnknownName
 from elastic_nas.outside import read_text
 from elastic_nas.plugins import suggest
 from elastic_nas.strict import Strict
 from elastic_nas.yaml_file import read_yaml
 
-PARTS = ("train", "val", "test")
 KEYS = (*PARTS, "classes", "cache_gb")
 
 GIGABYTE = 10**9
@@ -143,30 +145,40 @@ class Listed:
         name: Of the source.
         parts: Shards of ``train`` and, where given, ``val`` and ``test``, in that order.
         classes: Names by their numbers, or empty.
+        left_out: What lies beside them: numbers by kind.
     """
 
     place: Path
     name: str
     parts: dict[str, list[Shard]]
     classes: tuple[str, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
-def list_shards(source: str) -> Listed | None:
-    """The shards that a folder with ``train-*.tar`` or a data file names; None if it is neither.
+def list_shards(data: DataConfig) -> Listed | None:
+    """The shards that a folder of tars or a data file names; None if it is neither.
 
     Raises:
-        ConfigError: The data file is no YAML.
-        UnknownName: `source` can be no path.
-        DataError: It says something impossible; there are no shards where it says.
+        ConfigError: The data file is no YAML, or ``data.parts`` is given beside one.
+        UnknownName: The source can be no path.
+        DataError: It says something impossible; there are no shards where it says; which part
+            shards are of is open.
     """
-    root = local_path(source)
+    root = local_path(data.source)
     if os.path.isdir(root):
-        globs = {part: _matching(root, f"{part}-*.tar") for part in PARTS}
-        parts: dict[str, list[Shard]] = {part: [*paths] for part, paths in globs.items() if paths}
-        if "train" not in parts:
+        found = shards_in(root, data)
+        if found is None:
             return None
-        return Listed(root, name_of(source), parts, _class_list(root / "classes.txt"))
+        parts: dict[str, list[Shard]] = {
+            part: [*map(LocalShard, paths)] for part, paths in found.parts.items()
+        }
+        classes = _class_list(root / "classes.txt")
+        return Listed(root, name_of(data.source), parts, classes, found.left_out)
     if root.suffix.lower() in (".yaml", ".yml"):
+        if data.parts != "auto":
+            raise ConfigError(
+                f"data.parts={data.parts}: {data.source} names its parts itself; change them there."
+            )
         return _from_file(root)
     return None
 

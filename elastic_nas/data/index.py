@@ -2,31 +2,21 @@
 
 import os
 import tarfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elastic_nas.data.class_names import has_control_characters
+from elastic_nas.data.identity import identity_of, stacked
 from elastic_nas.data.images import MOST_BYTES
+from elastic_nas.data.labels import Label, kind_of, read_label
+from elastic_nas.data.passed_over import told
+from elastic_nas.data.samples import Sample, samples_of
 from elastic_nas.data.tar import members_of
 from elastic_nas.errors import DataError
-from elastic_nas.outside import parse_json
-
-IMAGES = frozenset({"jpg", "jpeg", "png", "webp"})
-LABELS = ("cls", "json")
-
-MOST_LABEL_BYTES = 1_000_000
-"""Of a member that gives a label; a shard may come from anywhere."""
-
-MOST_IN_SAMPLE = 100
-"""Members of one sample: an image, its label, and what else is known of it."""
-
-MOST_NAME = 255
-"""Characters of a class name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,17 +27,25 @@ class Index:
         size: Of the shard, in bytes.
         offsets_N: Where the images begin, in bytes.
         sizes_N: Of the images, in bytes.
-        labels_N: The numbers that the shard gives, or indices into `classes`.
-        classes: Sorted names, where the shard gives names for labels; else empty.
+        labels_N: Indices into `classes`.
+        identities: What each image is known by, (n, 16).
+        classes: Sorted labels as the shard writes them.
+        kind: What the labels are, see `labels`.
         members: Names of the images in the shard, joined by NUL.
+        left_out: Members that are no sample: numbers by kind.
+        version: What the server calls the shard; empty for one on this machine.
     """
 
     size: int
     offsets_N: NDArray[np.int64]
     sizes_N: NDArray[np.int64]
     labels_N: NDArray[np.int64]
+    identities: NDArray[np.uint8]
     classes: tuple[str, ...]
+    kind: str
     members: str
+    left_out: Mapping[str, int]
+    version: str = ""
 
     def __len__(self) -> int:
         return len(self.offsets_N)
@@ -57,22 +55,31 @@ class Index:
         return self.members.split("\0") if len(self) else []
 
 
-def read_index(file: BinaryIO, shard: str) -> Index:
-    """The index of a tar: of each sample the image, and its label from ``.cls`` or ``.json``.
+class _Row(NamedTuple):
+    offset: int
+    size: int
+    label: Label
+    identity: bytes
+    member: str
 
-    Samples are members in a row that have the name up to the first dot in common, as WebDataset
-    (https://github.com/webdataset/webdataset) writes them.
+
+def read_index(file: BinaryIO, shard: str, version: str = "") -> Index:
+    """The index of a tar: of each sample the image, and its label from ``.cls`` or ``.json``.
 
     Args:
         file: The tar; what is in it is never unpacked.
         shard: Its name in messages.
+        version: What the server calls it: its images are then known by that and their names. Those
+            of a shard on this machine are known by their bytes.
 
     Raises:
-        DataError: The tar is compressed, truncated or damaged; an image has no label, or a label
-            no image; labels cannot be read, or are numbers here and names there.
+        DataError: The tar is compressed, truncated or damaged; labels cannot be read; which image
+            a label is of is open.
     """
+    left_out: Counter[str] = Counter()
     try:
-        rows = [row for row in _samples(file, shard) if row is not None]
+        found = samples_of(members_of(file), shard, left_out)
+        rows = [_row(file, sample, shard, version) for sample in found]
     except tarfile.TarError as error:
         raise DataError(
             f"the shard {shard!r} is no readable tar ({error}): it is damaged, truncated or "
@@ -81,107 +88,42 @@ def read_index(file: BinaryIO, shard: str) -> Index:
     except OSError as error:
         raise DataError(f"cannot read the shard {shard!r}: {error.strerror or error}.") from error
     if not rows:
+        has = f" It has {told(left_out)}." if left_out else ""
         raise DataError(
-            f"the shard {shard!r} holds no images. A sample is an image "
-            f"({', '.join(sorted(IMAGES))}) followed by its label, such as 0001.jpg and 0001.cls."
+            f"the shard {shard!r} holds no images with labels.{has} A sample is an image and its "
+            "label under the same name, such as 0001.jpg and 0001.cls."
         )
-    offsets, sizes, labels, members = zip(*rows, strict=True)
-    numbers, classes = _numbered(labels, members, shard)
+    return _index(os.fstat(file.fileno()).st_size, rows, left_out, version)
+
+
+def _index(size: int, rows: Sequence[_Row], left_out: Mapping[str, int], version: str) -> Index:
+    texts = [row.label.text for row in rows]
+    classes = tuple(sorted(set(texts)))
+    place = {name: number for number, name in enumerate(classes)}
     return Index(
-        os.fstat(file.fileno()).st_size,
-        np.array(offsets, dtype=np.int64),
-        np.array(sizes, dtype=np.int64),
-        numbers,
+        size,
+        np.array([row.offset for row in rows], dtype=np.int64),
+        np.array([row.size for row in rows], dtype=np.int64),
+        np.array([place[text] for text in texts], dtype=np.int64),
+        stacked(row.identity for row in rows),
         classes,
-        "\0".join(members),
+        kind_of(row.label for row in rows),
+        "\0".join(row.member for row in rows),
+        dict(left_out),
+        version,
     )
 
 
-Label = int | str
-Row = tuple[int, int, Label, str]
-
-
-def _samples(file: BinaryIO, shard: str) -> Iterator[Row | None]:
-    for key, group in groupby(members_of(file), key=lambda member: _parted(member.name)[0]):
-        members = list(islice(group, MOST_IN_SAMPLE + 1))
-        if len(members) > MOST_IN_SAMPLE:
-            raise DataError(
-                f"the shard {shard!r} has more than {MOST_IN_SAMPLE} members in a row that are "
-                f"called {key[:100]!r} up to the first dot: a sample has fewer."
-            )
-        yield _sample(file, shard, members)
-
-
-def _parted(name: str) -> tuple[str, str]:
-    """``a/b.c/0001.seg.png`` is the sample ``a/b.c/0001`` and the ending ``seg.png``."""
-    folder, slash, file = name.rpartition("/")
-    key, _, ending = file.partition(".")
-    return folder + slash + key, ending.lower()
-
-
-def _sample(file: BinaryIO, shard: str, members: list[tarfile.TarInfo]) -> Row | None:
-    endings = {_parted(member.name)[1]: member for member in members}
-    images = [member for ending, member in endings.items() if ending in IMAGES]
-    labels = [endings[ending] for ending in LABELS if ending in endings]
-    if not images and "cls" not in endings:
-        return None  # a file that is no part of a sample: a licence, a list
-    if len(images) != 1 or not labels or len(endings) < len(members):
-        raise DataError(
-            f"{members[0].name!r} in the shard {shard!r} has {len(images) or 'no'} image"
-            f"{'s' if len(images) > 1 else ''} and {'a' if labels else 'no'} label. A sample is "
-            "one image, with its label as .cls or .json right beside it under the same name."
-        )
-    image = images[0]
+def _row(file: BinaryIO, sample: Sample, shard: str, version: str) -> _Row:
+    image = sample.image
     if image.size > MOST_BYTES:
         raise DataError(
             f"the image {image.name!r} in the shard {shard!r} has {image.size:,} bytes."
         )
-    return image.offset_data, image.size, _label(file, labels[0], shard), image.name
-
-
-def _label(file: BinaryIO, member: tarfile.TarInfo, shard: str) -> Label:
-    """The number or name that a ``.cls`` or ``.json`` member gives."""
-    try:
-        if member.size > MOST_LABEL_BYTES:
-            raise ValueError(f"it has {member.size:,} bytes")
-        file.seek(member.offset_data)
-        text = file.read(member.size).decode().strip()
-        label = parse_json(text)["label"] if member.name.lower().endswith(".json") else text
-        return _checked(label)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{member.name!r} in the shard {shard!r} gives no label: {_why(error)}. A .cls member "
-            'holds a number or a class name, a .json member {"label": ...} with one of the two.'
-        ) from error
-
-
-def _why(error: Exception) -> str:
-    return "it has no key 'label'" if isinstance(error, KeyError) else str(error)
-
-
-def _checked(label: object) -> Label:
-    if isinstance(label, str):
-        if label.removeprefix("-").isdecimal() and len(label) < 12:
-            return int(label)
-        if 0 < len(label) <= MOST_NAME and not has_control_characters(label):
-            return label
-    elif isinstance(label, int) and not isinstance(label, bool) and abs(label) < 10**12:
-        return label
-    raise ValueError(f"{label!r:.60} is neither a number nor a class name")
-
-
-def _numbered(
-    labels: tuple[Label, ...], members: tuple[str, ...], shard: str
-) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    named = [isinstance(label, str) for label in labels]
-    if any(named) and not all(named):
-        number, name = members[named.index(False)], members[named.index(True)]
-        raise DataError(
-            f"the shard {shard!r} gives a number as the label of {number!r}, but a name as that of "
-            f"{name!r}. Labels are all numbers or all names."
-        )
-    if not any(named):
-        return np.array(labels, dtype=np.int64), ()
-    classes = tuple(sorted({str(label) for label in labels}))
-    place = {name: number for number, name in enumerate(classes)}
-    return np.array([place[str(label)] for label in labels], dtype=np.int64), classes
+    label = read_label(file, sample.label, shard)
+    if version:
+        identity = identity_of(f"{version}\0{image.name}".encode(errors="surrogateescape"))
+    else:
+        file.seek(image.offset_data)
+        identity = identity_of(file.read(image.size))
+    return _Row(image.offset_data, image.size, label, identity, image.name)

@@ -8,32 +8,33 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from elastic_nas.data.identity import WIDTH
 from elastic_nas.data.index import Index
-from elastic_nas.errors import DataError, RunFolderError
+from elastic_nas.errors import DataError, RunFolderError, printable
 from elastic_nas.files import user_folder, write_atomic
 from elastic_nas.outside import read_bytes
+from elastic_nas.strict import Strict
 
-FORMAT = 2
+FORMAT = 3
 """Of the files that indices are kept in."""
 
 MOST_BYTES = 1 << 30
 """Of such a file."""
 
-ROW = 24
-"""Bytes an image: where it begins, its size and its label, of 8 bytes each."""
+ROW = 40
+"""Bytes an image: where it begins, its size and its label, of 8 bytes each, and its identity."""
 
 _Count = Annotated[int, Field(ge=0, le=1 << 62)]
+_Kind = Annotated[str, Field(max_length=300)]
 
 
-class _Head(BaseModel):
-    """The second line of a file; then come the numbers, the names of classes and of members.
+class _Head(Strict):
+    """The second line of a file; then come numbers, identities, classes and names of members.
 
     The first line is the SHA-256 of all that follows it.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     format: Annotated[int, Field(ge=FORMAT, le=FORMAT)]
     shard: _Count
@@ -41,6 +42,9 @@ class _Head(BaseModel):
     images: Annotated[int, Field(gt=0, le=MOST_BYTES)]
     classes: _Count
     """Bytes of the names of classes, joined by NUL."""
+    kind: Annotated[str, Field(pattern="^(names|numbers as text|numbers)$")]
+    left_out: Annotated[dict[_Kind, _Count], Field(max_length=10_000)]
+    version: Annotated[str, Field(max_length=1000)]
 
 
 def kept(key: str, make: Callable[[], Index]) -> Index:
@@ -74,10 +78,17 @@ def _dumped(index: Index) -> bytes:
     numbers = np.stack([index.offsets_N, index.sizes_N, index.labels_N]).astype("<i8").tobytes()
     classes = "\0".join(index.classes).encode(errors="surrogateescape")
     head = _Head(
-        format=FORMAT, shard=index.size, images=len(index), classes=len(classes)
+        format=FORMAT,
+        shard=index.size,
+        images=len(index),
+        classes=len(classes),
+        kind=index.kind,
+        left_out={printable(kind): count for kind, count in index.left_out.items()},
+        version=index.version,
     ).model_dump_json()
     members = index.members.encode(errors="surrogateescape")
-    content = b"".join([head.encode(), b"\n", numbers, classes, members])
+    identities = index.identities.tobytes()
+    content = b"".join([head.encode(), b"\n", numbers, identities, classes, members])
     return sha256(content).hexdigest().encode() + b"\n" + content
 
 
@@ -92,14 +103,17 @@ def _loaded(content: bytes) -> Index:
         raise ValueError("it is damaged")
     line, _, rest = rest.partition(b"\n")
     head = _Head.model_validate_json(line)
-    numbers = ROW * head.images
-    if len(rest) < numbers + head.classes:
+    n, rows = head.images, ROW * head.images
+    if len(rest) < rows + head.classes:
         raise ValueError("it is too short")
-    classes = rest[numbers : numbers + head.classes].decode(errors="surrogateescape")
-    members = rest[numbers + head.classes :].decode(errors="surrogateescape")
-    rows = np.frombuffer(rest, "<i8", 3 * head.images).reshape(3, -1).astype(np.int64)
-    names = tuple(classes.split("\0")) if classes else ()
-    index = Index(head.shard, rows[0], rows[1], rows[2], names, members)
+    classes = rest[rows : rows + head.classes].decode(errors="surrogateescape")
+    members = rest[rows + head.classes :].decode(errors="surrogateescape")
+    numbers = np.frombuffer(rest, "<i8", 3 * n).reshape(3, -1).astype(np.int64)
+    identities = np.frombuffer(rest, np.uint8, WIDTH * n, 24 * n).reshape(n, WIDTH)
+    index = Index(
+        head.shard, numbers[0], numbers[1], numbers[2], identities, tuple(classes.split("\0")),
+        head.kind, members, head.left_out, head.version,
+    )  # fmt: skip
     _check(index)
     return index
 
@@ -111,5 +125,5 @@ def _check(index: Index) -> None:
     if not fits.all() or index.members.count("\0") != len(index) - 1:
         raise ValueError("its images lie outside of the shard")
     labels_N, classes = index.labels_N, len(index.classes)
-    if classes and (labels_N.min() < 0 or labels_N.max() >= classes):
+    if labels_N.min() < 0 or labels_N.max() >= classes:
         raise ValueError("its labels are none of its classes")

@@ -15,6 +15,7 @@ from urllib.error import URLError
 from filelock import FileLock, Timeout
 
 from elastic_nas.data import web
+from elastic_nas.data.versions import changed_at_server, check_same, tag_of, version_of
 from elastic_nas.data.web import MayPass, Refused, Status, Watch
 from elastic_nas.errors import DataError
 from elastic_nas.files import user_folder
@@ -77,30 +78,59 @@ class Cache:
     def _fetch(self, url: str, path: Path, part: Path) -> None:
         try:
             with part.open("wb") as file:
-                tried(url, _Download(url, file, self).go_on)
+                download = _Download(url, file, self)
+                tried(url, download.go_on)
                 file.flush()
                 os.fsync(file.fileno())
+            _tag_of(path).write_text(download.version, encoding="utf-8", errors="replace")
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
 
-    def read(self, url: str, offset: int, size: int) -> bytes:
-        """Bytes of a shard: from its file, else just these, where the server gives parts.
+    def version(self, url: str) -> str:
+        """What the server calls a shard that is here: its tag, if it has any, and its size.
 
         Raises:
+            DataError: It cannot be asked.
+        """
+        path = _path(url)
+        size = _age_and_size(path)[1]
+        with suppress(FileNotFoundError):
+            return version_of(url, _tag_of(path).read_text(encoding="utf-8"), size)
+        tag, total = tried(url, lambda: _asked_for(url))  # of a version that kept no tags
+        if total is not None and total != size:
+            self.forget(url)
+            raise changed_at_server(url)
+        _tag_of(path).write_text(tag, encoding="utf-8", errors="replace")
+        return version_of(url, tag, size)
+
+    def read(self, url: str, offset: int, size: int, version: str) -> bytes:
+        """Bytes of a shard: from its file, else just these, where the server gives parts.
+
+        Args:
+            url: Of the shard.
+            offset: Of the first byte.
+            size: In bytes.
+            version: What the server called the shard, see `version`.
+
+        Raises:
+            ChangedShard: It is another one now.
             DataError: They cannot be fetched.
         """
         if not _path(url).exists():
-            part = tried(url, lambda: _part(url, offset, size))
+            part = tried(url, lambda: _part(url, offset, size, version))
             if part is not None:
                 return part
         with self.open(url) as file:
+            if self.version(url) != version:
+                raise changed_at_server(url)
             file.seek(offset)
             return file.read(size)
 
     def forget(self, url: str) -> None:
         """Delete a shard that turned out to be damaged."""
         _path(url).unlink(missing_ok=True)
+        _tag_of(_path(url)).unlink(missing_ok=True)
 
     def reserve(self, file: BinaryIO, size: int) -> bool:
         """Give a file its size, deleting the shards used least recently where room is short.
@@ -127,6 +157,7 @@ class Cache:
             for _, bytes_, path in shards:
                 if surplus > 0:
                     path.unlink(missing_ok=True)
+                    _tag_of(path).unlink(missing_ok=True)
                     surplus -= bytes_
             file.truncate(size)
         return True
@@ -144,6 +175,11 @@ def _is_written(part: Path) -> bool:
 
 def _path(url: str) -> Path:
     return user_folder() / "shards" / f"{sha256(url.encode()).hexdigest()[:40]}.tar"
+
+
+def _tag_of(path: Path) -> Path:
+    """The file that holds the server's tag of a fetched shard."""
+    return path.with_suffix(".tag")
 
 
 def _used(path: Path) -> bool:
@@ -214,13 +250,22 @@ def _words(reason: Exception) -> str:
     return str(reason)[:300] or type(reason).__name__
 
 
-def _part(url: str, offset: int, size: int) -> bytes | None:
+def _asked_for(url: str) -> tuple[str, int | None]:
+    """The server's tag of a shard, and its size where the server says it."""
+    with web.asked(url, {"Range": "bytes=0-0"}) as (response, _):
+        given = web.range_of(response) if response.status == 206 else None
+        size = web.length_of(response) if given is None else given[2]
+        return tag_of(response), size
+
+
+def _part(url: str, offset: int, size: int, version: str) -> bytes | None:
     """These bytes of a shard; None where the server gives whole shards, or other bytes."""
     last = offset + size - 1
     with web.asked(url, {"Range": f"bytes={offset}-{last}"}) as (response, watch):
         given = web.range_of(response)
         if response.status != 206 or given is None or given[:2] != (offset, last):
             return None
+        check_same(response, url, given[2], version)
         content = bytearray()
         for chunk in web.body(response, watch):
             content += chunk
@@ -251,12 +296,17 @@ class _Download:
                 self._check_range(response, length)
             else:
                 self._done, self._total = 0, length
-                self._version = _version(response)
+                self._version = tag_of(response)
             self._keep(response, watch)
         if self._total is not None and self._done < self._total:
             raise MayPass(f"got {self._done:,} of {self._total:,} bytes")
         with _writing(self._folder):
             self._file.truncate(self._done)
+
+    @property
+    def version(self) -> str:
+        """The server's tag of what was fetched; empty where it gives none."""
+        return self._version
 
     @property
     def _folder(self) -> Path:
@@ -269,7 +319,7 @@ class _Download:
             MayPass: They are not.
         """
         given = web.range_of(response)
-        same = given is not None and given[0] == self._done and _version(response) == self._version
+        same = given is not None and given[0] == self._done and tag_of(response) == self._version
         if given is not None and same:
             first, last, total = given
             fits = length in (None, last - first + 1)
@@ -321,9 +371,3 @@ class _Download:
             watch.put_off()
             time.sleep(ROOM_WAIT_S)
         self._room = wanted
-
-
-def _version(response: HTTPResponse) -> str:
-    """What tells the server that a shard is still the one that was begun."""
-    tag = response.headers.get("ETag", "")
-    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")

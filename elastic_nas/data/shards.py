@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from elastic_nas.data.identity import identity_of, stacked
 from elastic_nas.data.images import read_image
 from elastic_nas.data.index import Index, read_index
 from elastic_nas.data.kept import forget, is_kept, kept
+from elastic_nas.data.pixels import AS_IT_SAYS, Reading
 from elastic_nas.data.remote import Cache
+from elastic_nas.data.versions import ChangedShard, changed_at_server
 from elastic_nas.errors import DataError
 from elastic_nas.outside import open_file
 
@@ -37,11 +39,21 @@ class Shard(Protocol):
     def make_index(self) -> Index:
         """Read its headers."""
 
-    def read(self, offset: int, size: int) -> bytes:
-        """Some of its bytes, fewer where it ends too early."""
+    def read(self, offset: int, size: int, version: str) -> bytes:
+        """Some of its bytes, fewer where it ends too early.
 
-    def fetch(self) -> None:
-        """See that all of it is on this machine."""
+        Args:
+            offset: Of the first byte.
+            size: In bytes.
+            version: What its index says that the server called it.
+        """
+
+    def fetch(self, version: str) -> None:
+        """See that all of it is on this machine.
+
+        Args:
+            version: What its index says that the server called it.
+        """
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,7 @@ class LocalShard:
         except OSError as error:
             raise self._lost(error) from error
 
-    def read(self, offset: int, size: int) -> bytes:
+    def read(self, offset: int, size: int, version: str) -> bytes:
         try:
             handle = open_file(self.path)
             try:
@@ -83,7 +95,7 @@ class LocalShard:
         except OSError as error:
             raise self._lost(error) from error
 
-    def fetch(self) -> None:
+    def fetch(self, version: str) -> None:
         """It is here."""
 
     def _lost(self, error: OSError) -> DataError:
@@ -115,16 +127,19 @@ class RemoteShard:
     def make_index(self) -> Index:
         with self.cache.open(self.url) as file:
             try:
-                return read_index(file, self.url)
+                return read_index(file, self.url, self.cache.version(self.url))
             except DataError:
                 self.cache.forget(self.url)  # a mended one is fetched the next time
                 raise
 
-    def read(self, offset: int, size: int) -> bytes:
-        return self.cache.read(self.url, offset, size)
+    def read(self, offset: int, size: int, version: str) -> bytes:
+        return self.cache.read(self.url, offset, size, version)
 
-    def fetch(self) -> None:
+    def fetch(self, version: str) -> None:
         self.cache.fetch(self.url)
+        if self.cache.version(self.url) != version:
+            self.cache.forget(self.url)
+            raise changed_at_server(self.url)
 
 
 def index_of(shard: Shard) -> Index:
@@ -141,6 +156,16 @@ def is_indexed(shard: Shard) -> bool:
     return is_kept(shard.key)
 
 
+@contextmanager
+def _forgetting(shard: Shard) -> Iterator[None]:
+    """Make the index anew the next time where the shard turns out to be another one."""
+    try:
+        yield
+    except ChangedShard:
+        forget(shard.key)
+        raise
+
+
 @dataclass(frozen=True, eq=False)
 class ShardImages:
     """The images of some shards, one shard after the other.
@@ -148,10 +173,12 @@ class ShardImages:
     Attributes:
         shards: Where they lie.
         indices: What they hold.
+        reading: What their pixels mean.
     """
 
     shards: Sequence[Shard]
     indices: Sequence[Index]
+    reading: Reading = AS_IT_SAYS
 
     @cached_property
     def _ends(self) -> NDArray[np.int64]:
@@ -171,38 +198,48 @@ class ShardImages:
         """One image, RGB.
 
         Raises:
-            DataError: It cannot be decoded; its shard is missing, truncated or another one now.
+            DamagedImage: It cannot be decoded.
+            DataError: Its shard is missing, truncated or another one now.
+        """
+        return read_image(self.member(row), self.content(row), self.reading)
+
+    def content(self, row: int) -> bytes:
+        """The bytes of one image.
+
+        Raises:
+            DataError: Its shard is missing, truncated or another one now.
         """
         shard, index, place = self._place(row)
         offset, size = int(index.offsets_N[place]), int(index.sizes_N[place])
-        content = shard.read(offset, size)
+        with _forgetting(shard):
+            content = shard.read(offset, size, index.version)
         if len(content) < size:
             forget(shard.key)
             raise DataError(
                 f"the shard {shard.address!r} is truncated: {self.member(row)!r} goes on to byte "
                 f"{offset + size:,}. Make or fetch it again; a training goes on with --resume."
             )
-        return read_image(self.member(row), content)
+        return content
 
     def member(self, row: int) -> str:
         """``0001.jpg in train-0000.tar``, for messages."""
         shard, index, place = self._place(row)
         return f"{index.names()[place]} in {shard.address}"
 
-    def label(self, row: int) -> int | str:
-        """The number or name that the shard gives for an image."""
+    def label(self, row: int) -> str:
+        """What the shard gives for an image."""
         _, index, place = self._place(row)
-        label = int(index.labels_N[place])
-        return index.classes[label] if index.classes else label
+        return index.classes[int(index.labels_N[place])]
+
+    @property
+    def by_content(self) -> bool:
+        """Whether all are known by their bytes, so that equal ones are found."""
+        return all(isinstance(shard, LocalShard) for shard in self.shards)
 
     @cached_property
     def identities(self) -> NDArray[np.uint8]:
-        """Of each image: its shard, its place and size there, (n, 16)."""
-        return stacked(
-            identity_of(f"{_name(shard)}\0{offset}\0{size}".encode(errors="surrogateescape"))
-            for shard, index in zip(self.shards, self.indices, strict=True)
-            for offset, size in zip(index.offsets_N, index.sizes_N, strict=True)
-        )
+        """Of each image's bytes, or of its shard's version and its name, (n, 16)."""
+        return np.concatenate([index.identities for index in self.indices])
 
     def names(self) -> Iterator[str]:
         """Of all images: shard and member, one after the other."""
@@ -226,7 +263,8 @@ class ShardImages:
             numbers[np.argsort(first)], counts[np.argsort(first)], strict=True
         ):
             if count >= least * len(self.indices[number]):
-                self.shards[number].fetch()
+                with _forgetting(self.shards[number]):
+                    self.shards[number].fetch(self.indices[number].version)
 
 
 def _name(shard: Shard) -> str:

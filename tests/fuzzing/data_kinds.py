@@ -19,6 +19,7 @@ from unittest.mock import patch
 import numpy as np
 from made_shards import samples, write_shards
 
+from elastic_nas.config import DataConfig
 from elastic_nas.data import kept as kept_module
 from elastic_nas.data import remote, web
 from elastic_nas.data.data_file import list_shards
@@ -57,8 +58,8 @@ cache_gb: 2.5
 
     def read(content: bytes, folder: Path) -> Any:
         path = written(folder, "set.yaml", content)
-        listed = list_shards(str(path))
-        found = find_shards(str(path))
+        listed = list_shards(DataConfig(source=str(path)))
+        found = find_shards(DataConfig(source=str(path)))
         assert listed is not None
         assert found is not None
         return listed, found
@@ -81,9 +82,9 @@ def class_list(seeds: Seeds) -> Kind:
         if not place.exists():
             shutil.copytree(shards, place)
         (place / CLASSES).write_bytes(content)
-        listed = list_shards(str(place))
+        listed = list_shards(DataConfig(source=str(place)))
         assert listed is not None
-        return find_shards(str(place)).classes, listed.classes
+        return find_shards(DataConfig(source=str(place))).classes, listed.classes
 
     def judge(content: bytes, result: Any, sealed: bool) -> str:
         said = [name.strip() for name in content.decode("utf-8-sig").split("\n") if name.strip()]
@@ -183,7 +184,7 @@ def shard(seeds: Seeds) -> Kind:
         place.mkdir()
         (place / "train-00000.tar").write_bytes(content)
         shutil.copy(shards / "test-00000.tar", place)
-        found = find_shards(str(place))
+        found = find_shards(DataConfig(source=str(place)))
         assert found is not None
         part = found.parts["train"]
         for row in range(min(len(part.labels), 30)):
@@ -203,10 +204,10 @@ def shard(seeds: Seeds) -> Kind:
                     )
         part = result.parts["train"]
         for name, label in zip(part.names, part.labels, strict=True):
-            key = name.partition("/")[2].partition(".")[0]
-            said = labels.get(key)
-            if said is None or (said.isdigit() and int(said) != int(label)):
-                return f"{name!r} is of {label}, and is said to be of {said!r}"
+            said = labels.get(name.partition("/")[2].rpartition(".")[0])
+            known = result.classes[int(label)]
+            if said is None or said.decode() != known:
+                return f"{name!r} is of {known!r}, and is said to be of {said!r}"
         return ""
 
     content = (shards / "train-00000.tar").read_bytes()
@@ -245,7 +246,7 @@ def kept_index(seeds: Seeds) -> Kind:
         path = kept_module._place(local.key)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(changed)
-        found = find_shards(str(shards))
+        found = find_shards(DataConfig(source=str(shards)))
         assert found is not None
         for row in (0, 11):
             found.parts["train"].images.read(row)
