@@ -13,7 +13,7 @@ from elastic_nas.data import dataset as dataset_module
 from elastic_nas.data import moments as moments_module
 from elastic_nas.data import split as split_module
 from elastic_nas.data.dataset import load_dataset
-from elastic_nas.data.first_version import split_sha256
+from elastic_nas.data.first_version import asked_then, split_sha256
 from elastic_nas.data.preprocess import Preprocess
 from elastic_nas.data.split import ArrayImages, Split
 from elastic_nas.data.stratify import stratified
@@ -201,3 +201,17 @@ def test_a_pickled_split_leaves_its_cache_behind():
     copy = pickle.loads(pickle.dumps(split))
     assert copy._deployed == {}
     assert copy.sha256 == split.sha256
+
+
+@pytest.mark.parametrize(
+    ("folders", "parts"),
+    [
+        ("Training/a Training/b Testing/a Testing/b", "none"),
+        ("train/a train/b val/a val/b plots/a", "train:train,val:val"),
+        ("train bus", "none"),
+    ],
+)
+def test_folders_are_parts_for_the_first_version_by_fewer_names(tmp_path, folders, parts):
+    for folder in folders.split():
+        (tmp_path / folder).mkdir(parents=True)
+    assert asked_then(DataConfig(source=str(tmp_path))).parts == parts

@@ -15,9 +15,11 @@ from tests.test_data_folder import classes, save
 
 WORDS = {
     "train": "train Training TRAIN trn trainset train_set training_data train-images images_train "
-             "X_train imgsTrain train2017 seg_train 01_train train_01 TrainSet",
+             "X_train imgsTrain Xtrain trainA trainval train.v1 train2017 seg_train 01_train train_01 "
+             "TrainSet",
     "val": "val valid Validation VALIDATION dev devel val2017 valid_set validset eval dev_images",
-    "test": "test Testing TEST tst testset test_images X_test holdout test1 seg_test",
+    "test": "hold-out te test_copy test Testing TEST tst testset test_images X_test holdout test1 "
+            "seg_test",
 }  # fmt: skip
 
 
@@ -32,13 +34,15 @@ def test_the_words_that_people_use_name_parts(name, part):
 @pytest.mark.parametrize(
     "name",
     ["bus", "trainer", "testosterone", "validity", "devon", "train station", "contest", "latest",
-     "train_test", "trainB", "tests_of_time", "", "123", "sets", "images", "Évaluation-x"],
+     "train_test", "tests_of_time", "", "123", "sets", "images", "Évaluation-x"],
 )  # fmt: skip
 def test_other_words_do_not(name):
     assert part_of(name) is None
 
 
-@pytest.mark.parametrize("name", ["fold1", "fold_2", "Fold-03", "cv3", "split0", "KFold 4"])
+@pytest.mark.parametrize(
+    "name", ["fold1", "fold_2", "Fold-03", "cv3", "split0", "KFold 4", "fold-1-of-5", "Fold A"]
+)
 def test_folds_are_known(name):
     assert is_fold(name)
     assert part_of(name) is None
@@ -78,7 +82,7 @@ def test_parts_of_any_spelling(tmp_path, folders, parts):
 @pytest.mark.parametrize(
     "folders",
     ["bus car train", "train bus/day bus/night car", "bullet_train steam_train", "test bus",
-     "cat/close cat/far dog/close dog/far", "a/a b/b", "validity devon"],
+     "cat/close cat/far dog/close", "a/a b/b", "validity devon"],
 )  # fmt: skip
 def test_what_are_classes(tmp_path, folders):
     root = tree(tmp_path, *folders.split())
@@ -98,6 +102,12 @@ OPEN = [
     ("images labels", ["detection"]),
     ("train/a train/b test/c test/d", ["other folders in test"]),
     ("test/a test/b val/a val/b", ["no folder 'train'"]),
+    ("trainA trainB testA testB", ["look like parts"]),
+    ("fold1/a fold1/b fold2/a fold2/b test/a test/b",
+     ["data.parts=train:fold1,train:fold2,test:test"]),
+    ("cat/close cat/far dog/close dog/far", ["all hold folders of the same", "train:cat,test:dog"]),
+    ("0/a 0/b 1/a 1/b", ["train:0,test:1"]),
+    ("val/a val/b test/a test/b labels/a labels/b", ["beside 'labels'"]),
 ]  # fmt: skip
 
 
@@ -114,8 +124,45 @@ def test_two_readings_end_with_both_and_an_option(tmp_path, folders, words):
 
 def test_a_folder_around_the_data_is_named(tmp_path):
     tree(tmp_path, "photos/cat", "photos/dog")
-    with pytest.raises(DataError, match=r"one folder alone, 'photos'.*photos' as the source"):
+    with pytest.raises(DataError, match=r"one folder alone, 'photos'.*photos': use that"):
         load_dataset(str(tmp_path))
+
+
+def test_folders_around_folders_are_named(tmp_path):
+    tree(tmp_path / "twice", "pics/pics/cat", "pics/pics/dog")
+    with pytest.raises(DataError, match=r"pics/pics': use that as the source"):
+        load_dataset(str(tmp_path / "twice"))
+    names = [f"{part}/{part}/{name}" for part in ("train", "test") for name in ("cat", "dog")]
+    with pytest.raises(DataError, match=r"holds one folder alone.*test/test'.*Move"):
+        load_dataset(str(tree(tmp_path / "doubled", *names)))
+
+
+def test_an_empty_part_and_parts_beside_what_is_no_image(tmp_path):
+    root = tree(tmp_path / "empty", "train/a", "train/b")
+    (root / "test").mkdir()
+    with pytest.raises(DataError, match=r"test' holds no images. Add .* or remove it"):
+        load_dataset(str(root))
+    root = tree(tmp_path / "beside", "train/a", "train/b")
+    (root / "annotations").mkdir()
+    (root / "annotations" / "x.json").touch()
+    with pytest.raises(DataError, match=r"beside 'annotations'"):
+        load_dataset(str(root))
+
+
+def test_a_class_of_files_that_are_not_read_says_what_is_there(tmp_path):
+    root = tree(tmp_path, "a", "b")
+    for number in range(4):
+        (root / "c").mkdir(exist_ok=True)
+        (root / "c" / f"{number}.psd").touch()
+    with pytest.raises(DataError, match=r"c' has no images. It has .psd 4, which are not read"):
+        load_dataset(str(root))
+
+
+def test_parts_outside_of_the_source_are_refused(tmp_path):
+    root = tree(tmp_path, "a", "b")
+    for name in ("../x", "/x"):
+        with pytest.raises(DataError, match="outside of"):
+            load_dataset(DataConfig(source=str(root), parts=f"train:{name}"))
 
 
 def test_parts_that_are_named_are_taken(tmp_path):

@@ -6,8 +6,10 @@ from unicodedata import category, normalize
 from elastic_nas.errors import DataError
 
 _UNSEEN = ("Cc", "Cs", "Co", "Zl", "Zp")
-_MARKS = "\ufeff\u200b\u200e\u200f\u2060"
-"""Byte order marks and spaces without a width."""
+_MARKS = (
+    "\ufeff\u200b\u200e\u200f\u2060\u00ad\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
+"""Byte order marks, spaces without a width, and marks that turn the text around them."""
 
 
 def has_control_characters(name: str) -> bool:

@@ -11,7 +11,7 @@ from elastic_nas.config import DataConfig
 from elastic_nas.data.class_names import check_class_names
 from elastic_nas.data.damage import Rule
 from elastic_nas.data.duplicates import Usable, sort_out
-from elastic_nas.data.first_version import as_then
+from elastic_nas.data.first_version import as_then, asked_then
 from elastic_nas.data.folder import find_folder
 from elastic_nas.data.hub import find_on_hub
 from elastic_nas.data.moments import statistics_of
@@ -113,8 +113,8 @@ def load_dataset(
         DataError: The images cannot be read or split.
     """
     data = DataConfig().model_copy(update={"source": source}) if isinstance(source, str) else source
-    if first:  # which left equal pictures where they were
-        data = data.model_copy(update={"duplicates": "keep"})
+    if first:
+        data = asked_then(data)
     found = as_then(find_source(data)) if first else find_source(data)
     if found.left_out:
         progress.say(f"Left out of {found.place}: {told(found.left_out)}.")

@@ -3,16 +3,41 @@
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 
+from elastic_nas.config import DataConfig
 from elastic_nas.data.hub_images import HubImages, JoinedImages
+from elastic_nas.data.layout import folders_in
 from elastic_nas.data.shards import ShardImages
 from elastic_nas.data.split import ArrayImages, FileImages, Images, Part, Source, Split
 from elastic_nas.errors import ConfigError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """Endings, in lower case, of the files that it took for images."""
+
+
+PARTS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
+"""Names of folders, in lower case, that it took for parts."""
+
+
+def asked_then(data: DataConfig) -> DataConfig:
+    """The section that finds what that version found: parts by fewer names, copies as they are.
+
+    Raises:
+        DataError: The folder cannot be listed.
+    """
+    same = data.model_copy(update={"duplicates": "keep"})
+    root = Path(data.source).expanduser()
+    if data.parts != "auto" or not root.is_dir() or any(root.glob("*.tar")):
+        return same
+    folders = folders_in(root)
+    named = [path for path in folders if path.name.lower() in PARTS]
+    if not any(folders_in(path) for path in named) and len(named) < len(folders):
+        named = []
+    pairs = [f"{PARTS[path.name.lower()]}:{path.name}" for path in named]
+    return same.model_copy(update={"parts": ",".join(pairs) or "none"})
 
 
 def as_then(source: Source) -> Source:

@@ -12,7 +12,7 @@ from elastic_nas.data.checked import check_files
 from elastic_nas.data.class_names import alike
 from elastic_nas.data.formats import SUFFIXES
 from elastic_nas.data.layout import ALL, listed, parts_of, unlisted
-from elastic_nas.data.passed_over import by_name, ending
+from elastic_nas.data.passed_over import by_name, ending, told
 from elastic_nas.data.place import local_path
 from elastic_nas.data.split import Source
 from elastic_nas.errors import DataError, UnknownName
@@ -179,9 +179,11 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _no_images(class_folder: Path) -> str:
+    inside = Counter(ending(path.name) for path in listed(class_folder) if path.is_file())
+    has = f"It has {told(inside)}, which are not read. " if inside else ""
     return (
-        f"the class folder {str(class_folder)!r} has no images ({', '.join(sorted(SUFFIXES))}). "
-        "Add some, or remove the folder."
+        f"the class folder {str(class_folder)!r} has no images. {has}Add some "
+        f"({', '.join(sorted(SUFFIXES))}), or remove the folder."
     )
 
 

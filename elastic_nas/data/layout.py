@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from elastic_nas.config import PARTS, DataConfig
+from elastic_nas.data.formats import SUFFIXES
 from elastic_nas.data.part_words import is_fold, part_of
 from elastic_nas.data.passed_over import by_name
 from elastic_nas.errors import DataError
@@ -18,6 +19,8 @@ _OTHER_TASKS = frozenset({
 _IMAGES = frozenset({"images", "image", "imgs", "img", "jpegimages"})
 
 ALL = "all"
+MOST_WRAPPED = 10
+"""Folders of one folder each, one in the other, that are looked through."""
 TOLD = 6
 """Folders that are named in a message."""
 
@@ -63,14 +66,27 @@ def parts_of(root: Path, data: DataConfig) -> dict[str, list[Path]]:
         return _given(root, folders, data)
     _check_folds(root, folders)
     named = [path for path in folders if part_of(path.name)]
-    kinds = {part_of(path.name) for path in named}
     if len(named) < len(folders) or not named:
-        if "train" in kinds and len(kinds) > 1:
-            others = [path.name for path in folders if path not in named]
-            raise _open(root, named, f"beside {_names(others)}", classes=True)
+        others = [path for path in folders if path not in named]
+        if len({part_of(path.name) for path in named}) > 1 or _alone_with_classes(named, others):
+            what = f"beside {_names([path.name for path in others])}"
+            raise _open(root, named, what, classes=True)
         _check_classes(root, folders)
         return {ALL: [root]}
     return _all_named(root, named)
+
+
+def _alone_with_classes(named: list[Path], others: list[Path]) -> bool:
+    """Whether a part holds the folders, and none of those beside it holds anything to learn."""
+    return (
+        len(named) == 1
+        and len(folders_in(named[0])) > 1
+        and not any(folders_in(path) or _has_images(path) for path in others)
+    )
+
+
+def _has_images(folder: Path) -> bool:
+    return any(path.suffix.lower() in SUFFIXES for path in listed(folder))
 
 
 def _all_named(root: Path, named: list[Path]) -> dict[str, list[Path]]:
@@ -82,7 +98,15 @@ def _all_named(root: Path, named: list[Path]) -> dict[str, list[Path]]:
         parts.setdefault(part_of(path.name) or "", []).append(path)
     if len(parts) == 1 and len(named) > 1 and len(flat) == len(named):
         return {ALL: [root]}  # such as bullet_train and steam_train: no other part is there
-    if flat and (len(flat) < len(named) or len(named) > 1):
+    empty = [path for path in flat if not _has_images(path)]
+    if empty and len(flat) < len(named):
+        raise DataError(
+            f"{str(empty[0])!r} holds no images. Add a folder of images for each class, or remove "
+            f"it; what is left of {str(root)!r} alone is split for you if you use the folder of "
+            "its classes as the source."
+        )
+    _check_doubled(named)
+    if flat and len(named) > 1:
         raise _open(root, named, f"without class folders in {_names([p.name for p in flat])}")
     _check_other_tasks(root, {name for names in inside.values() for name in names})
     if any(len(paths) > 1 for paths in parts.values()):
@@ -93,6 +117,32 @@ def _all_named(root: Path, named: list[Path]) -> dict[str, list[Path]]:
         if not first & set(inside[path]):
             raise _open(root, named, f"with other folders in {part} than in train", classes=True)
     return {part: parts[part] for part in PARTS if part in parts}
+
+
+def _check_doubled(named: list[Path]) -> None:
+    """Refuse parts of one folder each that holds the classes: an archive in a folder of its name.
+
+    Raises:
+        DataError: They are; the innermost are named.
+    """
+    inner = [_innermost(path) for path in named]
+    if all(there != path for there, path in zip(inner, named, strict=True)):
+        raise DataError(
+            f"{str(named[0])!r} holds one folder alone, in which the classes lie: "
+            f"{str(inner[0])!r}. Move the folders of the classes up, in each of "
+            f"{_names([path.name for path in named])}."
+        )
+
+
+def _innermost(folder: Path) -> Path:
+    """The first folder within folders of one folder each that holds several; or itself."""
+    inside = folder
+    for _ in range(MOST_WRAPPED):
+        folders = folders_in(inside)
+        if len(folders) != 1 or _has_images(inside):
+            break
+        inside = folders[0]
+    return inside if len(folders_in(inside)) > 1 else folder
 
 
 def _check_whole(root: Path, parts: dict[str, list[Path]]) -> None:
@@ -114,6 +164,9 @@ def _check_whole(root: Path, parts: dict[str, list[Path]]) -> None:
 def _given(root: Path, folders: list[Path], data: DataConfig) -> dict[str, list[Path]]:
     """The parts that the user names."""
     known = {path.name: path for path in folders}
+    outside = [name for names in data.given.values() for name in names if ".." in Path(name).parts]
+    if outside or any(Path(name).is_absolute() for names in data.given.values() for name in names):
+        raise DataError(f"data.parts={data.parts} names folders outside of {str(root)!r}.")
     for names in data.given.values():
         for name in names:
             if name not in known and not (root / name).is_dir():
@@ -134,10 +187,15 @@ def _given(root: Path, folders: list[Path], data: DataConfig) -> dict[str, list[
 
 def _check_folds(root: Path, folders: list[Path]) -> None:
     folds = [path.name for path in folders if is_fold(path.name)]
-    if len(folds) < 2:
+    parts = [path.name for path in folders if part_of(path.name)]
+    if not folds or len(folds) + len(parts) < 2:
         return
     *most, last = folds
-    words = ",".join([*(f"train:{name}" for name in most), f"test:{last}"])
+    if parts:
+        pairs = [*(f"train:{name}" for name in folds), *(f"{part_of(p)}:{p}" for p in parts)]
+    else:
+        pairs = [*(f"train:{name}" for name in most), f"test:{last}"]
+    words = ",".join(pairs)
     raise DataError(
         f"{str(root)!r} holds folders that look like folds: {_names(folds)}. Say which are trained "
         f"on and which are tested with:\n  --set data.parts={words}\nor, if they are classes:\n"
@@ -156,11 +214,10 @@ def _check_classes(root: Path, folders: list[Path]) -> None:
     if len(folders) > 1000:  # to look into each takes long, and that many are classes
         return
     inside = {path.name: [folder.name for folder in folders_in(path)] for path in folders}
-    if len(folders) == 1 and len(inside[folders[0].name]) > 1:
+    if len(folders) == 1 and (innermost := _innermost(root)) != root:
         raise DataError(
-            f"{str(root)!r} holds one folder alone, {folders[0].name!r}, with "
-            f"{len(inside[folders[0].name]):,} folders in it. If those are the classes or parts: "
-            f"use {str(folders[0])!r} as the source."
+            f"{str(root)!r} holds one folder alone, {folders[0].name!r}. If the classes or parts "
+            f"are the folders in {str(innermost)!r}: use that as the source."
         )
     for name, inner in inside.items():
         again = (names - {name}) & set(inner)
@@ -183,6 +240,25 @@ def _check_classes(root: Path, folders: list[Path]) -> None:
             f"class. Put the parts outside and the classes inside, such as {inside[name][0]}/"
             f"{name}; or take all images of a class together and split them anew: "
             "--set data.parts=none"
+        )
+    _check_alike(root, inside)
+
+
+def _check_alike(root: Path, inside: dict[str, list[str]]) -> None:
+    """Refuse folders that all hold folders of the same names: parts, or classes with groups.
+
+    Raises:
+        DataError: They do.
+    """
+    first = next(iter(inside.values()), [])
+    if len(inside) > 1 and len(first) > 1 and all(inner == first for inner in inside.values()):
+        *most, last = inside
+        words = ",".join([*(f"train:{name}" for name in most), f"test:{last}"])
+        raise DataError(
+            f"the folders of {str(root)!r} ({_names(list(inside))}) all hold folders of the same "
+            f"names ({_names(first)}). If these are the classes, say which of the outer ones is "
+            f"which part:\n  --set data.parts={words}\nIf the outer ones are the classes:\n"
+            "  --set data.parts=none"
         )
 
 

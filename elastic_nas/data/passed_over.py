@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import PurePath
 
-_THUMBNAILS = frozenset({"@eadir", ".thumbnails", ".thumbs", ".thumb", "thumbs"})
+_THUMBNAILS = frozenset({"@eadir", ".thumbnails", ".thumbs", ".thumb"})
 _SYSTEM = frozenset({
     "__macosx", ".ipynb_checkpoints", "$recycle.bin", "#recycle", "@recycle", ".trash", ".trashes",
     "@recently-snapshot", "#snapshot", ".snapshot", "lost+found", "system volume information",

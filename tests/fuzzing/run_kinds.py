@@ -53,6 +53,8 @@ def _says(config: Any, said: Any, where: str = "") -> str:
 def run_file(seeds: Seeds) -> Kind:
     def judge(content: bytes, result: Any, sealed: bool) -> str:
         said = parse_yaml(content.decode("utf-8-sig"))
+        if isinstance(said.get("data"), str):  # a source alone
+            said["data"] = {"source": said["data"]}
         return _says(result, said)
 
     def read(content: bytes, folder: Path) -> Any:
@@ -73,6 +75,7 @@ def override(seeds: Seeds) -> Kind:
         for part in key.split("."):
             found = found[part]
         said = parse_yaml(value)
+        found = found["source"] if key == "data" and isinstance(said, str) else found
         return same(found, said, key)
 
     def fields(content: bytes, rng: Random) -> tuple[bytes, str]:
