@@ -15,8 +15,8 @@ from tests.test_data_folder import classes, save
 
 WORDS = {
     "train": "train Training TRAIN trn trainset train_set training_data train-images images_train "
-             "X_train imgsTrain Xtrain trainA trainval train.v1 train2017 seg_train 01_train train_01 "
-             "TrainSet",
+             "X_train imgsTrain Xtrain trainA trainval train.v1 train2017 seg_train 01_train "
+             "train_01 TrainSet",
     "val": "val valid Validation VALIDATION dev devel val2017 valid_set validset eval dev_images",
     "test": "hold-out te test_copy test Testing TEST tst testset test_images X_test holdout test1 "
             "seg_test",
