@@ -346,14 +346,16 @@ def test_what_cannot_be_looked_into_is_passed_over_or_named(tmp_path, monkeypatc
         load_dataset(str(root))
 
 
-def test_a_large_folder_is_read_lazily(tmp_path, monkeypatch):
+def test_a_large_folder_is_read_lazily(tmp_path, monkeypatch, capsys):
     classes(tmp_path / "train", {"a": 3, "b": 3})
     classes(tmp_path / "test", {"a": 1, "b": 1})
     (tmp_path / "test" / "a" / "000.png").write_bytes(b"junk")
     with pytest.raises(DataError, match="1 of 8"):
         load_dataset(str(tmp_path))
     monkeypatch.setattr(checked_module, "CHECKED_UP_TO", 7)
+    assert "not decoded beforehand" not in capsys.readouterr().err
     test = load_dataset(str(tmp_path)).test
+    assert "not decoded beforehand" in capsys.readouterr().err
     test.image(1)
     with pytest.raises(DataError, match=r"000\.png"):
         test.image(0)

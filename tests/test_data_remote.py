@@ -288,7 +288,7 @@ def test_a_shard_that_was_replaced_at_the_server_is_named(server, folder, tmp_pa
 
 def test_images_behind_urls_are_known_by_tag_size_and_name(server, folder, tmp_path, capsys):
     train = load_dataset(data_file(server, tmp_path)).train
-    assert "not searched for equal pictures" in capsys.readouterr().err
+    assert "equal pictures are not looked for behind URLs" in capsys.readouterr().err
     assert not train.images.by_content
     index = train.images.indices[0]
     member = index.names()[3]

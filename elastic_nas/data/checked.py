@@ -96,12 +96,6 @@ def check_files(root: Path, parts: Mapping[str, Sequence[str]], data: DataConfig
     """
     names = [name for part in parts.values() for name in part]
     decoded = len(names) <= CHECKED_UP_TO
-    if not decoded:
-        progress.say(
-            f"note: {root} has more than {CHECKED_UP_TO:,} images: their bytes are hashed, but "
-            "they are not decoded beforehand. Damaged ones are met when they are read, and equal "
-            "pictures are found only where their files are the same."
-        )
     given = Reading(data.bits, data.bands)
     seen = _all_seen(root, names, given, decoded)
     reading = given

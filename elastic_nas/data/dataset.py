@@ -119,6 +119,7 @@ def load_dataset(
     if found.left_out:
         progress.say(f"Left out of {found.place}: {told(found.left_out)}.")
     photographs = data.source != DIGITS
+    _say_unchecked(found)
     copies = sort_out(found, data.duplicates)
     copies.tell()
     splits = _splits(found, seed, SHARES_ALONE if photographs else SHARES_DIGITS, copies.parts)
@@ -136,6 +137,23 @@ def load_dataset(
         "copies": dict(copies.counts),
     }
     return dataset_of(recorded(found, splits, facts), splits, data.damaged)
+
+
+def _say_unchecked(source: Source) -> None:
+    """Tell what is not known of images that were not decoded before."""
+    parts = source.parts.values()
+    if all(part.pixels_NB is not None or isinstance(part.images, ArrayImages) for part in parts):
+        return
+    by_content = all(getattr(part.images, "by_content", True) for part in parts)
+    equal = (
+        "equal pictures are found only where all of their bytes are the same"
+        if by_content
+        else "equal pictures are not looked for behind URLs"
+    )
+    progress.say(
+        f"note: the images of {source.place} are not decoded beforehand: damaged ones are met when "
+        f"they are read, and {equal}."
+    )
 
 
 def dataset_of(record: DataRecord, splits: Mapping[str, Split], damaged: Rule = "skip") -> Dataset:
@@ -181,6 +199,7 @@ def load_begun(data: DataConfig, seed: int, origin: DataRecord, place: str) -> D
     found = find_source(known_reading(data, origin, place))
     check_same_classes(origin.classes, found.classes, place, found.place)
     shares = SHARES_DIGITS if data.source == DIGITS else SHARES_ALONE
+    _say_unchecked(found)
     copies = sort_out(found, data.duplicates)
     copies.tell()
     drawn, accept = _splits(found, seed, shares, copies.parts), data.missing == "accept"

@@ -49,8 +49,6 @@ def find_shards(data: DataConfig) -> Source | None:
     for part in images.values():
         for index in part.indices:
             left_out.update(index.left_out)
-    if not all(part.by_content for part in images.values()):
-        progress.say("note: images behind URLs are not searched for equal pictures.")
     names = listed.classes or tuple(classes)
     return Source(listed.name, str(listed.place), names, parts, dict(left_out), reading)
 
