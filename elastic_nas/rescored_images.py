@@ -77,7 +77,7 @@ def images_again(contents: Contents, data: DataConfig) -> Rescored:
     manifest, known = contents.manifest, contents.known
     if known is None:
         return _as_then(contents, data)
-    source = find_source(data)
+    source = find_source(data, tuple(contents.labels.split("\n")[:-1]))
     _check_classes(contents, source.classes, data.source)
     found = {name: _rows_of(part, known) for name, part in source.parts.items()}
     name = max(found, key=lambda part: int((found[part] >= 0).sum()))

@@ -110,17 +110,17 @@ def tied_to(
 
     data = config.data
     check_statistics(record.head.statistics, config.statistics, place)
-    found = _found(known_reading(data, record, place), place, command)
+    found = _found(known_reading(data, record, place), record.classes, place, command)
     tied = tie(record, found, place)
     check_lost(tied, place, accept=data.missing == "accept", strictly=strictly, say=say)
     return dataset_of(record, tied.splits, data.damaged)
 
 
-def _found(data: DataConfig, place: str, command: str) -> "Source":
+def _found(data: DataConfig, known: tuple[str, ...], place: str, command: str) -> "Source":
     from elastic_nas.data.dataset import find_source
 
     try:
-        return find_source(data)
+        return find_source(data, known)
     except (UnknownName, DataError) as error:
         raise type(error)(f"{error}\n{_moved(place, command)}") from error
 

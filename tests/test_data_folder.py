@@ -9,7 +9,7 @@ from PIL import Image
 from elastic_nas.config import DataConfig
 from elastic_nas.data import checked as checked_module
 from elastic_nas.data import folder as folder_module
-from elastic_nas.data import layout as layout_module
+from elastic_nas.data import listing as listing_module
 from elastic_nas.data.dataset import load_dataset
 from elastic_nas.errors import DataError, UnknownName
 
@@ -246,7 +246,7 @@ def two_validations(root):
         (class_missing_in_train, DataError, ["'b' ('b') is in test but not in train"]),
         (no_test, DataError, ["no folder 'test' or 'val'", "train' as the source"]),
         (no_train, DataError, ["no folder 'train' beside 'test' and 'val'"]),
-        (flat_test, DataError, ["without class folders in 'test'", "data.parts=none"]),
+        (flat_test, DataError, ["holds no folders of classes", "data.parts=train:train"]),
         (flat_parts, DataError, ["without class folders in 'test' and 'train'"]),
         (two_validations, DataError, ["several name one part", "val:val,val:valid"]),
     ],
@@ -326,7 +326,7 @@ def test_files_and_folders_that_vanish_are_named(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"cannot read the image .*a/00\d\.png"):
         [dataset.train.image(i) for i in range(len(dataset.train))]
     with pytest.raises(DataError, match=r"cannot list the folder .*Not a directory"):
-        layout_module.listed(root / "a")
+        listing_module.listed(root / "a")
     finder = folder_module._Finder(root)
     with pytest.raises(DataError, match=r"cannot list the folder .*No such file"):
         list(finder._images(root / "gone", set()))
@@ -363,4 +363,4 @@ def test_a_large_folder_is_read_lazily(tmp_path, monkeypatch, capsys):
 
 def test_a_folder_that_cannot_be_listed(tmp_path):
     with pytest.raises(DataError, match=r"cannot list the folder .*No such file"):
-        layout_module.listed(tmp_path / "gone")
+        listing_module.listed(tmp_path / "gone")

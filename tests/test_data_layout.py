@@ -90,7 +90,7 @@ def test_what_are_classes(tmp_path, folders):
 
 
 OPEN = [
-    ("train_images test_images", ["data.parts=test:test_images,train:train_images"]),
+    ("train_images test_images", ["without class folders in 'test_images' and 'train_images'"]),
     ("train/a train/b test/a test/b extra/a", ["beside 'extra'", "train:train"]),
     ("train test bus", ["beside 'bus'"]),
     ("fold1/a fold1/b fold2/a fold2/b fold3/a fold3/b",
@@ -100,7 +100,7 @@ OPEN = [
     ("train/a train/b val/a val/b valid/a valid/b", ["several name one part", "val:valid"]),
     ("train/images train/labels test/images test/labels", ["detection"]),
     ("images labels", ["detection"]),
-    ("train/a train/b test/c test/d", ["other folders in test"]),
+    ("train/a train/b test/c test/d", ["holds other folders", "data.parts=train:train"]),
     ("test/a test/b val/a val/b", ["no folder 'train'"]),
     ("trainA trainB testA testB", ["look like parts"]),
     ("fold1/a fold1/b fold2/a fold2/b test/a test/b",
@@ -133,14 +133,14 @@ def test_folders_around_folders_are_named(tmp_path):
     with pytest.raises(DataError, match=r"pics/pics': use that as the source"):
         load_dataset(str(tmp_path / "twice"))
     names = [f"{part}/{part}/{name}" for part in ("train", "test") for name in ("cat", "dog")]
-    with pytest.raises(DataError, match=r"holds one folder alone.*test/test'.*Move"):
+    with pytest.raises(DataError, match=r"one folder alone(?s:.*)train:train/train"):
         load_dataset(str(tree(tmp_path / "doubled", *names)))
 
 
 def test_an_empty_part_and_parts_beside_what_is_no_image(tmp_path):
     root = tree(tmp_path / "empty", "train/a", "train/b")
     (root / "test").mkdir()
-    with pytest.raises(DataError, match=r"test' holds no images. Add .* or remove it"):
+    with pytest.raises(DataError, match=r"data\.parts=train:train\n"):
         load_dataset(str(root))
     root = tree(tmp_path / "beside", "train/a", "train/b")
     (root / "annotations").mkdir()

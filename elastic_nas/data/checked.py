@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -83,13 +83,17 @@ class Checked:
         return Part(kept, labels_N, images, stacked(pixels) if self.decoded else None)
 
 
-def check_files(root: Path, parts: Mapping[str, Sequence[str]], data: DataConfig) -> Checked:
+def check_files(
+    root: Path, parts: Mapping[str, Sequence[str]], data: DataConfig, *, tied: bool = False
+) -> Checked:
     """Read all files of a folder as they will be read, or know them from before.
 
     Args:
         root: The folder.
         parts: Names of files below it, with ``/``, by the part that they belong to.
         data: How they are read, and whether damaged ones are left out.
+        tied: Whether they are held against a run, which knows what it needs: what cannot be read,
+            or means nothing by what the run read, is left out.
 
     Raises:
         DataError: Too many cannot be read, or what their pixels mean is open.
@@ -99,13 +103,23 @@ def check_files(root: Path, parts: Mapping[str, Sequence[str]], data: DataConfig
     given = Reading(data.bits, data.bands)
     seen = _all_seen(root, names, given, decoded)
     reading = given
-    if decoded:
+    if tied:
+        seen = {name: _without_meaning(one) for name, one in seen.items()}
+    elif decoded:
         reading = settled(
             ((one.examined.open, one.examined.peak) for one in seen.values()), given, str(root)
         )
         seen = _again(root, seen, given, reading)
-    unreadable = _check_damage(root, parts, seen, data.damaged)
+    unreadable = _check_damage(root, parts, seen, "tied" if tied else data.damaged)
     return Checked(root, seen, reading, decoded, unreadable)
+
+
+def _without_meaning(one: Seen) -> Seen:
+    """The same, damaged where what its pixels mean is open."""
+    if not one.examined.open:
+        return one
+    damage = f"what its pixels mean is open ({one.examined.open}), which it was of no other image"
+    return replace(one, examined=Examined(damage=damage))
 
 
 def _again(root: Path, seen: dict[str, Seen], given: Reading, reading: Reading) -> dict[str, Seen]:
@@ -259,7 +273,7 @@ def _check_damage(
         ]
     )
     much = [part for part in parts if len(damaged[part]) > allowed(len(parts[part]), "skip")]
-    if much or rule == "stop":
+    if (much or rule == "stop") and rule != "tied":
         raise DataError(f"{told}\nDelete or replace them, then try again{_other_way(much, parts)}")
     progress.say(f"note: {told}\nThey are left out.")
     return len(lines)

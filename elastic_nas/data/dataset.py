@@ -196,8 +196,9 @@ def load_begun(data: DataConfig, seed: int, origin: DataRecord, place: str) -> D
         ConfigError: They are of other classes; or see `sides.kept_on_sides`.
         ElasticNasError: See `load_dataset`.
     """
-    found = find_source(known_reading(data, origin, place))
-    check_same_classes(origin.classes, found.classes, place, found.place)
+    found = find_source(known_reading(data, origin, place), origin.classes)
+    without = "train without --init"
+    check_same_classes(origin.classes, found.classes, place, found.place, without)
     shares = SHARES_DIGITS if data.source == DIGITS else SHARES_ALONE
     _say_unchecked(found)
     copies = sort_out(found, data.duplicates)
@@ -261,16 +262,24 @@ def _text(name: str) -> str:
     return name.encode(errors="replace").decode()
 
 
-def find_source(data: DataConfig) -> Source:
+def find_source(data: DataConfig, known: tuple[str, ...] = ()) -> Source:
     """The labelled images that a section names, as they lie there.
+
+    Args:
+        data: Which images, and how they are read.
+        known: Classes of a run or an export that they are held against. What is wrong with single
+            images then only leaves them out, and a class may have none: whether too much is
+            missing is judged by what the run knows.
 
     Raises:
         ElasticNasError: See `load_dataset`.
     """
     if data.source == DIGITS:
         return _digits()
-    found = find_on_hub(data) or find_shards(data) or find_folder(data)
-    _check_classes(found)
+    tied = bool(known)
+    found = find_on_hub(data, tied=tied) or find_shards(data, tied=tied) or find_folder(data, known)
+    if not known:
+        _check_classes(found)
     return found
 
 
@@ -359,11 +368,12 @@ def _check_counts(source: Source, name: str, usable: Usable, least: int) -> None
                 f"{place} has {count} of the {least} images or more that it takes to have one in "
                 "each split. Add images, or remove the class."
             )
+        some = f"all {count:,}" if not pictures else f"all but {pictures:,} of its {count:,}"
         raise DataError(
-            f"{place} has {count:,} images in {name}, but, without those that are left out as "
-            f"copies, {pictures:,} different pictures, {single:,} of them there once: it takes "
-            f"{least} or more, {least - 1} of them there once, to have one in each split. Add "
-            "others, delete the copies, or keep them: --set data.duplicates=keep"
+            f"{place}: {some} images in {name} are copies of others, in another part or class or "
+            f"of each other, and too few are left to have one in each split (it takes {least} "
+            "different pictures). Add others, delete the copies (is a folder a copy or a link of "
+            "another one?), or keep them: --set data.duplicates=keep"
         )
 
 

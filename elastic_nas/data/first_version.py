@@ -9,7 +9,7 @@ import numpy as np
 
 from elastic_nas.config import DataConfig
 from elastic_nas.data.hub_images import HubImages, JoinedImages
-from elastic_nas.data.layout import folders_in
+from elastic_nas.data.listing import folders_in
 from elastic_nas.data.shards import ShardImages
 from elastic_nas.data.split import ArrayImages, FileImages, Images, Part, Source, Split
 from elastic_nas.errors import ConfigError

@@ -11,9 +11,10 @@ from elastic_nas.config import DataConfig
 from elastic_nas.data.checked import check_files
 from elastic_nas.data.class_names import alike
 from elastic_nas.data.formats import SUFFIXES
-from elastic_nas.data.layout import ALL, listed, parts_of, unlisted
+from elastic_nas.data.layout import ALL, parts_of
+from elastic_nas.data.listing import listed, unlisted
 from elastic_nas.data.passed_over import by_name, ending, told
-from elastic_nas.data.place import local_path
+from elastic_nas.data.place import HUB, local_path
 from elastic_nas.data.split import Source
 from elastic_nas.errors import DataError, UnknownName
 
@@ -41,8 +42,12 @@ class Found:
     labels: tuple[int, ...]
 
 
-def find_folder(data: DataConfig) -> Source:
+def find_folder(data: DataConfig, known: tuple[str, ...] = ()) -> Source:
     """The images of a folder: under ``all``, or under ``train``, ``val`` and ``test``.
+
+    Args:
+        data: Which folder, and how it is read.
+        known: See `dataset.find_source`.
 
     Raises:
         UnknownName: There is no such folder.
@@ -51,13 +56,20 @@ def find_folder(data: DataConfig) -> Source:
             are read).
     """
     root = _existing(data.source)
-    finder = _Finder(root)
+    if any((root / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        raise DataError(
+            f"{str(root)!r} was saved by the library 'datasets' of Hugging Face: name it as "
+            f"{HUB}{os.path.abspath(root)}"
+        )
+    finder = _Finder(root, known)
     folders = parts_of(root, data)
     finder.look_beside(root, folders)
     found = {part: finder.images_in(part, paths) for part, paths in folders.items()}
-    _check_classes(root, found)
-    classes = next(iter(found.values())).classes
-    checked = check_files(root, {name: part.names for name, part in found.items()}, data)
+    if not known:
+        _check_classes(root, found)
+    classes = tuple(sorted({name for part in found.values() for name in part.classes}))
+    files = {name: part.names for name, part in found.items()}
+    checked = check_files(root, files, data, tied=bool(known))
     parts = {name: checked.part(part.names, _among(classes, part)) for name, part in found.items()}
     left_out = {**finder.left_out, **checked.left_out}
     return Source(root.resolve().name, str(root), classes, parts, left_out, checked.reading)
@@ -95,8 +107,8 @@ def _siblings(path: Path) -> list[str]:
 class _Finder:
     """Lists folders below a root, counting what it passes over."""
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.left_out = root, Counter[str]()
+    def __init__(self, root: Path, known: tuple[str, ...] = ()) -> None:
+        self.root, self.known, self.left_out = root, frozenset(known), Counter[str]()
 
     def entries(self, folder: Path) -> list[Path]:
         """Entries that may be images or folders of images, sorted."""
@@ -115,10 +127,15 @@ class _Finder:
             return
         used = {path for paths in parts.values() for path in paths}
         for path in self.entries(root):
-            if path not in used:
+            if path not in used and not any(path in inner.parents for inner in used):
                 self._leave(path, "folders beside the parts")
 
     def _leave(self, path: Path, folder: str) -> None:
+        if path.is_symlink() and not path.exists() and not path.suffix:
+            raise DataError(
+                f"{str(path)!r} is a link that leads nowhere; it may have been a class. Put back "
+                "what it leads to, or remove it."
+            )
         if path.is_dir():
             self.left_out[folder] += 1
         elif path.suffix.lower() in SUFFIXES:
@@ -130,12 +147,16 @@ class _Finder:
         """The images in the class folders of some folders, as one part."""
         images: dict[str, list[Path]] = {}
         for folder in folders:
-            for class_folder in self._class_folders(folder):
-                of_class = list(self._images(class_folder, set()))
-                if not of_class and part in (ALL, "train"):
+            class_folders = self._class_folders(folder)
+            # Links from within a class to others, or to what holds them, lead to no images of it.
+            around = {_identity(path) for path in (self.root, folder, *class_folders)}
+            for class_folder in class_folders:
+                of_class = list(self._images(class_folder, around - {_identity(class_folder)}))
+                if not of_class and part in (ALL, "train") and not self.known:
                     raise DataError(_no_images(class_folder))
                 images.setdefault(class_folder.name, []).extend(of_class)
-        classes = tuple(sorted(name for name, paths in images.items() if paths))
+        used = (name for name, paths in images.items() if paths or name in self.known)
+        classes = tuple(sorted(used))
         if not classes:
             raise DataError(f"the folders of {part} in {str(self.root)!r} hold no images.")
         pairs = [(label, path) for label, name in enumerate(classes) for path in images[name]]
@@ -181,6 +202,8 @@ def _identity(folder: Path) -> tuple[int, int]:
 def _no_images(class_folder: Path) -> str:
     inside = Counter(ending(path.name) for path in listed(class_folder) if path.is_file())
     has = f"It has {told(inside)}, which are not read. " if inside else ""
+    if inside.keys() & {".heic", ".heif", ".hif"}:
+        has += "For photographs of iPhones: pip install 'elastic-nas[heif]'. "
     return (
         f"the class folder {str(class_folder)!r} has no images. {has}Add some "
         f"({', '.join(sorted(SUFFIXES))}), or remove the folder."

@@ -44,7 +44,7 @@ class _Piece:
     labels: NDArray[np.int64]
 
 
-def find_on_hub(data: DataConfig) -> Source | None:
+def find_on_hub(data: DataConfig, *, tied: bool = False) -> Source | None:
     """The data set that ``hf:NAME``, ``hf:NAME:CONFIG`` or ``hf:/path`` names; None of others.
 
     Raises:
@@ -57,14 +57,14 @@ def find_on_hub(data: DataConfig) -> Source | None:
         return None
     loaded = _loaded(data.source)
     try:
-        return _source(data, loaded)
+        return _source(data, loaded, tied)
     except ElasticNasError:
         raise
     except Exception as error:  # the library raises nearly anything on odd columns
         raise DataError(f"cannot use {data.source}: {words(error)}.") from error
 
 
-def _source(data: DataConfig, loaded: Any) -> Source:
+def _source(data: DataConfig, loaded: Any, tied: bool) -> Source:
     source = data.source
     given = dict(loaded) if isinstance(loaded, Mapping) else {ALONE: loaded}
     chosen = chosen_parts(data, given)
@@ -80,10 +80,10 @@ def _source(data: DataConfig, loaded: Any) -> Source:
         part: _images_of(data, [_renumbered(piece, classes) for piece in of], image, left_out)
         for part, of in pieces.items()
     }
-    examined = [one for of in images.values() for one in of[0].examined(EXAMINED)]
-    reading = settled(
-        ((one.open, one.peak) for one in examined), Reading(data.bits, data.bands), source
-    )
+    reading = Reading(data.bits, data.bands)
+    if not tied:
+        examined = [one for of in images.values() for one in of[0].examined(EXAMINED)]
+        reading = settled(((one.open, one.peak) for one in examined), reading, source)
     parts = {
         part: Part(names, labels, of.with_reading(reading))
         for part, (of, labels, names) in images.items()

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from elastic_nas.config import PARTS, DataConfig
-from elastic_nas.data.layout import listed
+from elastic_nas.data.listing import listed
 from elastic_nas.data.part_words import part_of
 from elastic_nas.data.passed_over import by_name, ending
 from elastic_nas.errors import DataError

@@ -26,8 +26,12 @@ EXAMINED = 100
 """Images of a part that are read at once, for what their pixels mean."""
 
 
-def find_shards(data: DataConfig) -> Source | None:
+def find_shards(data: DataConfig, *, tied: bool = False) -> Source | None:
     """The labelled images in the shards that a source names; None if it names none.
+
+    Args:
+        data: Which shards, and how their images are read.
+        tied: Whether they are held against a run, by which it is known what pixels mean.
 
     Raises:
         ConfigError: The data file is no YAML.
@@ -40,7 +44,7 @@ def find_shards(data: DataConfig) -> Source | None:
     images = _indexed(listed)
     classes = _classes(listed, images)
     labels = {name: _labels(part, classes, listed) for name, part in images.items()}
-    reading = _reading(data, images, listed)
+    reading = Reading(data.bits, data.bands) if tied else _reading(data, images, listed)
     parts = {
         name: Part(part.names(), labels[name], replace(part, reading=reading))
         for name, part in images.items()

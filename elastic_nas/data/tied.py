@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from elastic_nas.data.class_names import alike
 from elastic_nas.data.identity import split_up
 from elastic_nas.data.matching import Labelled, matched
 from elastic_nas.data.record import LEFT_OUT, SIDES, DataRecord
@@ -15,6 +16,9 @@ from elastic_nas.errors import ConfigError
 
 MOST_LOST = 0.01
 """Part of a side's images that a stage may go on without."""
+
+MOST_RELABELLED = 0.1
+"""Of the images that are there, that may lie in another class now."""
 
 TOLD = 3
 """Images of a kind that are named."""
@@ -60,11 +64,18 @@ class Tied:
         splits: Today's images of each side, in the record's order, by the name of the side.
         lost: Of each side that lost any.
         new: Names of images that the record does not know; they are on no side.
+        classes: Of the record.
     """
 
     splits: dict[str, Split]
     lost: tuple[Lost, ...]
     new: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    @property
+    def trained(self) -> set[str]:
+        """Classes that have training images."""
+        return {self.classes[label] for label in np.unique(self.splits[SIDES[0]].labels)}
 
 
 def tie(record: DataRecord, source: Source, place: str) -> Tied:
@@ -106,7 +117,7 @@ def tie(record: DataRecord, source: Source, place: str) -> Tied:
         splits[side] = Split(side, of.labels[rows[right]], of.images, rows[right])
         if not right.all():
             lost.append(_lost(record, side, mine_N, right, found_N, fresh[part]))
-    return Tied(splits, tuple(lost), _new(record, found_N, fresh))
+    return Tied(splits, tuple(lost), _new(record, found_N, fresh), record.classes)
 
 
 def _lost(
@@ -171,8 +182,21 @@ def _check_sides(
         )
 
 
-def check_same_classes(then: tuple[str, ...], now: tuple[str, ...], place: str, where: str) -> None:
+def check_same_classes(
+    then: tuple[str, ...],
+    now: tuple[str, ...],
+    place: str,
+    where: str,
+    way: str = "train in another folder with --out",
+) -> None:
     """Refuse images of other classes, or of the same in another order.
+
+    Args:
+        then: Of the run, in order.
+        now: Of today's images.
+        place: The run, for messages.
+        where: The images, for messages.
+        way: What to do where the classes are to stay as they are now.
 
     Raises:
         ConfigError: Both lists are named.
@@ -182,10 +206,13 @@ def check_same_classes(then: tuple[str, ...], now: tuple[str, ...], place: str, 
     gone, more = sorted(set(then) - set(now)), sorted(set(now) - set(then))
     told = [f"gone: {some(gone, 10)}"] * bool(gone) + [f"new: {some(more, 10)}"] * bool(more)
     what = "; ".join(told) or _first_other(then, now)
+    for name in gone:
+        if spelt := [other for other in more if alike(other) == alike(name)]:
+            what += f" ({name!a} is spelt {spelt[0]!a} now)"
     raise ConfigError(
         f"{place} was trained on {len(then):,} classes ({some(then, 10)}), and {where!r} has "
         f"{len(now):,} now ({some(now, 10)}): {what}. Its answers would get "
-        "wrong names. Bring the classes back as they were, or train in another folder with --out."
+        f"wrong names. Bring the classes back as they were, or {way}."
     )
 
 
@@ -236,6 +263,14 @@ def check_lost(
         )
     told = "; ".join(lost.told() for lost in tied.lost)
     empty = [side for side, split in tied.splits.items() if not len(split)]
+    if sum(len(lost.relabelled) for lost in tied.lost) > MOST_RELABELLED * sum(
+        len(split) for split in tied.splits.values()
+    ):
+        raise ConfigError(
+            f"many images that {place} was trained with lie in other classes now, as where class "
+            f"folders were swapped or renamed: {told}. Put them back, or train in another folder "
+            "with --out."
+        )
     if empty:
         raise ConfigError(
             f"none of the {' and '.join(empty)} images of {place} are there now: {told}. If they "
@@ -249,6 +284,12 @@ def check_lost(
             f"images that {place} was trained with are missing: {told}. Bring them back (if they "
             "were moved, name their new place with --data), or go on without them: --set "
             "data.missing=accept"
+        )
+    without = [name for name in tied.classes if name not in tied.trained]
+    if without and strictly:
+        raise ConfigError(
+            f"no training images of {some(without)} are left, so that {place} cannot be trained "
+            f"on: {told}. Bring them back (if they were moved, name their new place with --data)."
         )
     left = ", ".join(f"{len(split):,} {side}" for side, split in tied.splits.items())
     say(f"note: {told}: left out; going on with {left} images.")
