@@ -107,6 +107,8 @@ OPEN = [
      ["data.parts=train:fold1,train:fold2,test:test"]),
     ("cat/close cat/far dog/close dog/far", ["all hold folders of the same", "train:cat,test:dog"]),
     ("0/a 0/b 1/a 1/b", ["train:0,test:1"]),
+    ("a/images a/masks b/images b/masks", ["detection or segmentation"]),
+    ("val/a val/b a b", ["looks like a part", "into a folder 'train'"]),
     ("val/a val/b test/a test/b labels/a labels/b", ["beside 'labels'"]),
 ]  # fmt: skip
 
@@ -236,3 +238,41 @@ def test_a_class_that_differs_by_case_between_parts_is_shown(tmp_path):
 def test_names_are_alike_in_any_case_and_form(name):
     assert alike(alike(name)) == alike(name)
     check_class_names(["x1", "x2"], "here")
+
+
+def test_folds_of_parts_and_parts_within_given_ones(tmp_path):
+    names = [f"fold{n}/{part}/{name}" for n in "12" for part in ("train", "test") for name in "ab"]
+    root = tree(tmp_path, *names)
+    with pytest.raises(DataError, match=r"with parts in each of them. Use one .*fold1'"):
+        load_dataset(str(root))
+    with pytest.raises(DataError, match="holds folders for parts itself"):
+        load_dataset(DataConfig(source=str(root), parts="train:fold1,test:fold2"))
+
+
+def test_parts_that_lie_in_each_other_are_refused(tmp_path):
+    root = tree(tmp_path, "all/a", "all/b", "all/hold/a", "all/hold/b")
+    with pytest.raises(DataError, match="names what is in 'all' twice"):
+        load_dataset(DataConfig(source=str(root), parts="train:all,test:all/hold"))
+
+
+def test_links_lead_to_no_other_class_and_not_nowhere(tmp_path):
+    root = tree(tmp_path, "a", "b")
+    (root / "a" / "up").symlink_to(root)
+    (root / "a" / "other").symlink_to(root / "b")
+    data = load_dataset(str(root))
+    assert len(data.train) + len(data.validation) + len(data.test) == 6
+    (root / "c").symlink_to(tmp_path / "gone")
+    with pytest.raises(DataError, match=r"c' is a link that leads nowhere"):
+        load_dataset(str(root))
+
+
+def test_options_can_be_copied_into_a_shell(tmp_path):
+    root = tree(tmp_path, "my train/a", "my train/b", "test/a", "test/b", "x")
+    with pytest.raises(DataError, match=r"--set 'data.parts=train:my train,test:test'"):
+        load_dataset(str(root))
+
+
+def test_a_saved_data_set_is_told_from_a_folder(tmp_path):
+    (tmp_path / "dataset_dict.json").write_text("{}")
+    with pytest.raises(DataError, match=f"name it as hf:{tmp_path}"):
+        load_dataset(str(tmp_path))

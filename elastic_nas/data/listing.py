@@ -58,13 +58,12 @@ def option(pairs: Iterable[tuple[str, str]]) -> str:
     """``--set data.parts=train:Training,test:Testing``, as a shell takes it."""
     words = [f"{part}:{name}" for part, name in pairs]
     if any("," in word or word.count(":") > 1 for word in words):
-        return (
-            "(rename those with commas and colons in their names first, then) --set data.parts=..."
-        )
+        return "rename what has commas or colons in its name; then --set data.parts=..."
     return f"--set {shlex.quote('data.parts=' + ','.join(words))}"
 
 
 def told_names(names: Sequence[str]) -> str:
+    """``'a', 'b' and 'c'``; of many, the first and how many more there are."""
     more = [f"{len(names) - TOLD:,} more"] if len(names) > TOLD else []
     shown = [*map(repr, names[:TOLD]), *more]
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)

@@ -13,6 +13,9 @@ from elastic_nas.errors import DataError
 BITS, VALUES, BANDS = "bits", "values", "bands"
 """What may be open: the range of 16-bit pixels, that of 32-bit ones, what a fourth band is."""
 
+SEEN = 16
+"""Opacity of 255 below which a picture is as good as white."""
+
 _HALF = 1 << 15
 """From this value on, 16-bit pixels use all of their bits."""
 
@@ -216,7 +219,7 @@ def _is_unnamed(image: Image.Image) -> bool:
 
 
 def _hides_all(image: Image.Image) -> bool:
-    """Whether opacity is 0 everywhere, though there is a picture."""
+    """Whether hardly anything would be seen of a picture, as where opacity is 0 or 1 everywhere."""
     extrema: Any = image.getextrema()
     *colours, (_, most) = extrema
-    return most == 0 and any(low != high for low, high in colours)
+    return most < SEEN and any(high > 0 for _, high in colours)
