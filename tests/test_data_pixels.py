@@ -99,7 +99,7 @@ def png(rows, width, height, depth=8, colour=2):
 def test_colour_of_16_bits_a_channel_is_never_squeezed():
     row = b"\0" + struct.pack(">12H", *range(0, 4092, 341))
     content = png(row, 4, 1, 16)
-    with pytest.raises(DataError, match=r"values up to 3,839.*data\.bits"):
+    with pytest.raises(DataError, match=r"upper half is not used.*data\.bits=16"):
         read_image("x", content)
     with pytest.raises(DataError, match="in colour with 16 bits a channel"):
         read_image("x", content, Reading(bits=12))
@@ -111,7 +111,8 @@ def test_colour_of_16_bits_a_channel_is_never_squeezed():
 def test_one_image_that_uses_all_bits_tells_it_of_the_set():
     dark, bright = examine(deep(900)), examine(deep(60000))
     pairs = [(image.open, image.peak) for image in (dark, bright)]
-    assert settled(pairs, Reading(), "set") == Reading(bits=16)
+    many = [pairs[1]] * 100
+    assert settled([pairs[0], *many], Reading(), "set") == Reading(bits=16)
     with pytest.raises(DataError, match=r"2 images of 'set' have .* 900, .*data\.bits=10"):
         settled([pairs[0], pairs[0]], Reading(), "set")
     assert settled([("", 0)], Reading(bits=12), "set") == Reading(bits=12)
@@ -234,3 +235,43 @@ def test_more_endings_are_read(tmp_path, suffix):
             path.write_bytes(packed(Image.fromarray(pixels), kind))
     data = load_dataset(str(tmp_path))
     assert len(data.train) + len(data.validation) + len(data.test) == 8
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("size", [(60, 40), (61, 37), (200, 150)])
+def test_a_jpeg_whose_codes_end_early_is_damaged(size, progressive):
+    content = packed(RGB.resize(size), "JPEG", progressive=progressive)
+    whole = examine(content)
+    assert not whole.damage
+    for share in (0.5, 0.6, 0.8, 0.95):
+        cut = content[: int(len(content) * share)] + b"\xff\xd9"
+        found = examine(cut)
+        assert found.damage or found.pixels == whole.pixels, share
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_flat_jpeg_is_whole(mode):
+    for progressive in (False, True):
+        content = packed(Image.new(mode, (70, 50), 9), "JPEG", progressive=progressive)
+        assert not examine(content).damage
+        assert not examine(content + b"behind its end").damage
+
+
+def test_a_png_with_other_pixels_than_were_written_is_damaged():
+    rows = b"".join(b"\0" + bytes([9] * 30) for _ in range(8))
+    content = bytearray(png(rows, 10, 8))
+    at = content.index(b"IEND") - 8  # the checksum of the pixels
+    content[at + 2] ^= 1
+    assert examine(bytes(content)).damage == "its pixels are damaged"
+
+
+def test_a_set_of_two_ranges_is_asked_for():
+    pairs = [("bits", 4000)] * 5 + [("", 60000)] * 5
+    with pytest.raises(DataError, match=r"of 10 images .* 5 have no value from 4,096 on.*bits=16"):
+        settled(pairs, Reading(), "set")
+
+
+def test_opacity_of_1_everywhere_is_asked_for():
+    pixels = noise(4)
+    pixels[..., 3] = 1
+    assert examine(packed(Image.fromarray(pixels, "RGBA"), "PNG")).open == "bands"

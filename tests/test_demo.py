@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 
 import pytest
-from small_run import cli, config, refused, snapshot
+from small_run import cli, refused, snapshot
 
 from elastic_nas import delivery
 from elastic_nas.cli import demo
 from elastic_nas.cli.demo import RAISES, _budgets, _ends, _exported
-from elastic_nas.data.dataset import load_dataset
 from elastic_nas.errors import InfeasibleBudget
 from elastic_nas.runs import RunFolder
 
@@ -106,16 +105,10 @@ def test_a_finished_demonstration_of_an_earlier_release_is_known(tmp_path, no_st
     assert no_stages
 
 
-def test_the_ends_are_scored_on_the_pixels_that_were_trained_on(run, monkeypatch):
+def test_the_ends_are_scored_on_the_images_of_the_run(run, monkeypatch):
     asked = []
-
-    def load(source, seed=0, statistics="data"):
-        asked.append(statistics)
-        return load_dataset(source, seed, statistics)
-
-    monkeypatch.setattr(demo, "load_dataset", load)
-    given = config().model_copy(update={"statistics": "imagenet"})
-    monkeypatch.setattr(demo, "read_run_file", lambda _: given)
-    monkeypatch.setattr("elastic_nas.training.belongs.check_belongs", lambda *_: None)
-    _ends(RunFolder(run))
-    assert asked == ["imagenet"]
+    found = demo.images_of
+    monkeypatch.setattr(demo, "images_of", lambda *of: asked.append(of[0].path) or found(*of))
+    ends = _ends(RunFolder(run))
+    assert asked == [run]
+    assert ends["largest"]["n"] == 359

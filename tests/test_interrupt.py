@@ -157,7 +157,7 @@ def test_what_cannot_be_resumed_is_refused_untouched(run, tmp_path):
     for words, said in (
         (["--data", "photos"], "no folder of images"),
         (["--set", "seed=4"], "test images would mix"),
-        (["--data", tmp_path], "test images would mix"),
+        (["--data", tmp_path], "holds one folder alone"),
         (["--space", "tiny:size=16"], "use the space that it was trained with"),
         (["--epochs", "2", "--minutes", "3"], "give only one"),
     ):

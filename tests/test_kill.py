@@ -250,7 +250,7 @@ def started(*words: object) -> subprocess.Popen[str]:
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
-    while "test images" not in process.stderr.readline():
+    while "images of each side" not in process.stderr.readline():
         assert process.poll() is None
     return process
 

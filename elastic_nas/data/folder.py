@@ -203,7 +203,7 @@ def _no_images(class_folder: Path) -> str:
     inside = Counter(ending(path.name) for path in listed(class_folder) if path.is_file())
     has = f"It has {told(inside)}, which are not read. " if inside else ""
     if inside.keys() & {".heic", ".heif", ".hif"}:
-        has += "For photographs of iPhones: pip install 'elastic-nas[heif]'. "
+        has += "For photographs of iPhones: pip install pillow-heif. "
     return (
         f"the class folder {str(class_folder)!r} has no images. {has}Add some "
         f"({', '.join(sorted(SUFFIXES))}), or remove the folder."

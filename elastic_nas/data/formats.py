@@ -4,7 +4,7 @@ from functools import cache
 from importlib.util import find_spec
 
 HEIF = find_spec("pillow_heif") is not None
-"""Whether Pillow's plug-in for photographs of iPhones is installed (elastic-nas[heif])."""
+"""Whether Pillow's plug-in for photographs of iPhones is installed (pillow-heif)."""
 
 SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif",

@@ -10,8 +10,9 @@ from PIL import Image
 
 from elastic_nas.errors import DataError
 
-BITS, VALUES, BANDS = "bits", "values", "bands"
-"""What may be open: the range of 16-bit pixels, that of 32-bit ones, what a fourth band is."""
+BITS, COLOUR, VALUES, BANDS = "bits", "colour", "values", "bands"
+"""What may be open: the range of 16-bit pixels, grey or in colour, that of 32-bit ones, and what a
+fourth band is."""
 
 SEEN = 16
 """Opacity of 255 below which a picture is as good as white."""
@@ -19,8 +20,15 @@ SEEN = 16
 _HALF = 1 << 15
 """From this value on, 16-bit pixels use all of their bits."""
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES, _MOST_VALUE, _EXTRA = 258, 262, 277, 281, 338
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES, _MOST_VALUE = 258, 262, 277, 281
+_EXTRA, _SAMPLE_FORMAT = 338, 339
 """Tags of TIFF (Adobe, TIFF 6.0)."""
+
+DARK = 1 << 12
+"""From this value on, 16-bit pixels are more than 12-bit ones."""
+
+MOST_DARK = 0.01
+"""Part of the 16-bit images of a set that may end below `DARK` where others use all bits."""
 
 _SCALED = frozenset({"PPM", "JPEG2000", "AVIF", "HEIF"})
 """Formats that state the range, by which Pillow scales."""
@@ -63,6 +71,11 @@ def _question(kind: str, peak: int, have: str) -> str:
             "Say which: --set data.bands=rgb leaves it out, --set data.bands=rgba takes it for "
             "opacity"
         )
+    if kind == COLOUR:
+        return (
+            f"{have} 16 bits a channel in colour, of which the upper half is not used. Save 8 bits "
+            "a channel; or, if dark is what they are: --set data.bits=16"
+        )
     fits = next(bits for bits in (8, 10, 12, 14, 16, 32) if peak < 1 << bits)
     if fits == 32:
         return f"{have} values up to {peak:,}, more than 16 bits hold; save 8 bits a pixel"
@@ -88,19 +101,26 @@ def settled(found: Iterable[tuple[str, int]], reading: Reading, place: str) -> R
     """
     counts: dict[str, int] = {}
     peaks: dict[str, int] = {}
-    highest = 0
+    highest, deep, dark = 0, 0, 0
     for kind, peak in found:
         if kind:
             counts[kind] = counts.get(kind, 0) + 1
             peaks[kind] = max(peaks.get(kind, 0), peak)
-        if kind in ("", BITS):
+        if kind in ("", BITS, COLOUR):
             highest = max(highest, peak)
-    for kind in (BANDS, VALUES, BITS):
-        if kind in counts and not (kind == BITS and highest >= _HALF):
+            deep, dark = deep + (peak > 0), dark + (0 < peak < DARK)
+    if highest >= _HALF and dark > MOST_DARK * deep:
+        raise DataError(
+            f"of {deep:,} images of 16 bits in {place!r} {dark:,} have no value from {DARK:,} on, "
+            "and others use all bits: their white may not be the same. If they are really that "
+            "dark: --set data.bits=16; else bring all to one range, or to 8 bits."
+        )
+    for kind in (BANDS, VALUES, BITS, COLOUR):
+        if kind in counts and not (kind in (BITS, COLOUR) and highest >= _HALF):
             what = "image" if counts[kind] == 1 else "images"
             have = f"{counts[kind]:,} {what} of {place!r} {'has' if what == 'image' else 'have'}"
             raise DataError(f"{_question(kind, peaks[kind], have)}.")
-    if BITS in counts:
+    if BITS in counts or COLOUR in counts:
         return Reading(16, reading.bands)
     return reading
 
@@ -128,6 +148,8 @@ def to_rgb(image: Image.Image, content: bytes, reading: Reading) -> tuple[Image.
 def _from_deep(image: Image.Image, reading: Reading) -> tuple[Image.Image, int]:
     """One band of 16 or 32 bits."""
     values: NDArray[Any] = np.asarray(image)
+    if image.mode == "I" and _unsigned(image):
+        values = values.view(np.uint32)
     least, peak = int(values.min()), int(values.max())
     if least < 0:
         raise ValueError(f"its pixels have values down to {least:,}; save 8 bits a pixel")
@@ -145,6 +167,12 @@ def _from_deep(image: Image.Image, reading: Reading) -> tuple[Image.Image, int]:
     deep = values.astype(np.int64)
     grey = ((deep * 255 + white // 2) // white).astype(np.uint8)
     return Image.fromarray(grey).convert("RGB"), 0 if wide else peak
+
+
+def _unsigned(image: Image.Image) -> bool:
+    """Whether a TIFF file says that its values have no sign."""
+    stated = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, (0,))
+    return stated in (1, (1,))
 
 
 def _stated_bits(image: Image.Image) -> int | None:
@@ -177,7 +205,7 @@ def _check_deep_colour(image: Image.Image, content: bytes, reading: Reading) -> 
     highest = max(high for _, high in (extrema if isinstance(extrema[0], tuple) else (extrema,)))
     peak = int(highest) << 8 | 255
     if peak < _HALF and reading.bits is None:
-        raise Open(BITS, peak)
+        raise Open(COLOUR, peak)
     return peak
 
 

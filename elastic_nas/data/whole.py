@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from io import BytesIO
 
 import numpy as np
 from PIL import Image
@@ -16,6 +17,12 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 
 _STEP = 1 << 20
 
+ROUNDED = 3
+"""Brightness of 255 that a flat block may vary by."""
+
+_END = b"\xff\xd9"
+"""The mark at the end of JPEG files, and of the codes of JPEG 2000."""
+
 
 def check_whole(image: Image.Image, content: bytes) -> None:
     """Refuse a loaded image of which the file holds a part only.
@@ -25,20 +32,32 @@ def check_whole(image: Image.Image, content: bytes) -> None:
         content: Of its file.
 
     Raises:
-        ValueError: Its pixels end early.
+        ValueError: Its pixels end early, or are others than were written.
     """
+    if image.format == "PNG":
+        _check_sums(content)
     short = _SHORT.get(image.format or "")
     if short is not None and _may_be_short(image) and short(content):
         raise ValueError("its pixels end early")
 
 
 def _may_be_short(image: Image.Image) -> bool:
-    """Whether the last row is empty, as it is where the file ended before; interlaced ones may be
-    anyway."""
+    """Whether the end is empty, or flat, as it is where the file ended before; interlaced ones may
+    be anyway."""
+    if image.format in ("JPEG", "MPO"):
+        return "progressive" in image.info or _ends_flat(image)
     if image.info.get("interlace") or image.format == "JPEG2000":
         return True
     last = image.crop((0, image.height - 1, image.width, image.height))
     return not np.asarray(last).any()
+
+
+def _ends_flat(image: Image.Image) -> bool:
+    """Whether the last block of a JPEG file is of one brightness; its colours may be smoothed."""
+    left, top = (image.width - 1) // 8 * 8, (image.height - 1) // 8 * 8
+    last = image.crop((left, top, image.width, image.height)).convert("L")
+    low, high = last.getextrema()
+    return bool(high - low <= ROUNDED)  # type: ignore[operator]
 
 
 def _png_is_short(content: bytes) -> bool:
@@ -65,12 +84,47 @@ def _inflated(content: bytes, most: int) -> int:
 
 
 def _image_data(content: bytes) -> Iterator[bytes]:
+    return (content[at + 8 : at + 8 + size] for at, size in _image_chunks(content))
+
+
+def _image_chunks(content: bytes) -> Iterator[tuple[int, int]]:
+    """Where the chunks with pixels of a PNG file begin, and how long their data are."""
     at = 8
     while at + 8 <= len(content):
         size, kind = struct.unpack(">I4s", content[at : at + 8])
         if kind == b"IDAT":
-            yield content[at + 8 : at + 8 + size]
+            yield at, size
         at += size + 12
+
+
+def _check_sums(content: bytes) -> None:
+    """Refuse pixels whose checksum is wrong: Pillow does not look at those of pixels."""
+    view = memoryview(content)
+    for at, size in _image_chunks(content):
+        end = at + 8 + size
+        if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise ValueError("its pixels are damaged")
+
+
+def _jpeg_is_short(content: bytes) -> bool:
+    """Whether the codes end before the picture does, though the file has an end.
+
+    The library fills up what is missing. Bytes put in before the end are read where codes are
+    missing, and change the picture; where all were there, they are passed over.
+    """
+    end = content.rfind(_END)
+    if end < 0:
+        return False
+    other = content[:end] + b"\x55" * 64 + content[end:]
+    try:
+        return _decoded(content) != _decoded(other)
+    except OSError:  # it is the bytes put in that cannot be read
+        return False
+
+
+def _decoded(content: bytes) -> bytes:
+    with Image.open(BytesIO(content), formats=("JPEG",)) as image:
+        return image.tobytes()
 
 
 def _gif_is_short(content: bytes) -> bool:
@@ -125,11 +179,13 @@ def _lzw_pixels(packed: bytes, least: int) -> int:
 
 def _jpeg2000_is_short(content: bytes) -> bool:
     """Whether the codes have no end (ISO 15444-1, A.4.4); its mark occurs within none of them."""
-    return b"\xff\xd9" not in content
+    return _END not in content
 
 
 _SHORT: dict[str, Callable[[bytes], bool]] = {
     "PNG": _png_is_short,
     "GIF": _gif_is_short,
     "JPEG2000": _jpeg2000_is_short,
+    "JPEG": _jpeg_is_short,
+    "MPO": _jpeg_is_short,
 }
