@@ -13,6 +13,8 @@ from small_run import DEVICE, SPACE, cli, done, refused, table_of_here
 
 from elastic_nas.api import open_run
 from elastic_nas.data.record import SIDES, read_record
+from elastic_nas.data.tied import check_same_classes
+from elastic_nas.errors import ConfigError
 from elastic_nas.network import Network
 from elastic_nas.run_file import read_run_file
 from elastic_nas.run_images import config_of, images_of
@@ -390,3 +392,57 @@ def test_a_run_without_a_record_says_what_cannot_be_told(case, monkeypatch):
     out = case.folder / "x"
     words = ("train", "--data", case.pets, "--space", SPACE, "--init", case.run, *FAST)
     assert "are search-validation or test images here cannot" in said(cli(*words, "--out", out))
+
+
+# --- what is wrong with single images -------------------------------------------------------------
+
+
+def test_new_images_that_nobody_can_read_are_left_out(case):
+    """Twelve bits, opacity of nothing, no image at all: the run asks for none of them."""
+    before = case.data()
+    grey = np.linspace(0, 4095, 64).astype(np.uint16)[None].repeat(8, 0)
+    Image.fromarray(grey).save(case.pets / "cat" / "deep.png")
+    hidden = np.random.default_rng(1).integers(1, 255, (8, 8, 4), dtype=np.uint8)
+    hidden[..., 3] = 0
+    Image.fromarray(hidden, "RGBA").save(case.pets / "cat" / "hidden.png")
+    for number in range(9):
+        (case.pets / "dog" / f"empty-{number}.png").touch()
+    result = case.export()
+    assert "11 of 53 images" in said(result)
+    after = case.data()
+    assert [len(s) for s in (after.train, after.validation, after.test)] == [
+        len(s) for s in (before.train, before.validation, before.test)
+    ]
+    assert cli(*case.resumed()).exit_code == 0
+
+
+def test_a_class_that_was_emptied_has_lost_its_images(case):
+    for path in (case.pets / "fox").iterdir():
+        path.unlink()
+    text = case.refused()
+    assert "14 vanished" not in text
+    assert "vanished" in text
+    assert "data.missing=accept" in text
+    result = case.export("--set", "data.missing=accept")
+    assert result.exit_code == 0, result.stderr
+    text = refused(*case.resumed("--set", "data.missing=accept"))
+    assert "no training images of 'fox' are left" in text
+
+
+def test_swapped_class_folders_are_no_missing_images(case):
+    (case.pets / "cat").rename(case.pets / "x")
+    (case.pets / "dog").rename(case.pets / "cat")
+    (case.pets / "x").rename(case.pets / "dog")
+    for words in ((), ("--set", "data.missing=accept")):
+        assert "were swapped or renamed" in case.refused(*words)
+
+
+def test_a_training_that_begins_with_other_classes_leads_on(case):
+    (case.pets / "fox").rename(case.pets / "bat")
+    words = ("train", "--data", case.pets, "--space", SPACE, "--init", case.run, *FAST)
+    assert "or train without --init" in refused(*words, "--out", case.folder / "x")
+
+
+def test_names_in_another_unicode_form_are_told_apart(tmp_path):
+    with pytest.raises(ConfigError, match=r"'caf\\xe9' is spelt 'cafe\\u0301' now"):
+        check_same_classes(("caf\u00e9", "x"), ("cafe\u0301", "x"), "run", "here")
