@@ -122,7 +122,8 @@ def _found(data: DataConfig, known: tuple[str, ...], place: str, command: str) -
     try:
         return find_source(data, known)
     except (UnknownName, DataError) as error:
-        raise type(error)(f"{error}\n{_moved(place, command)}") from error
+        kind = UnknownName if isinstance(error, UnknownName) else DataError
+        raise kind(f"{error}\n{_moved(place, command)}") from error
 
 
 def _moved(place: str, command: str) -> str:
@@ -139,9 +140,12 @@ def _of_old(run: RunFolder, config: RunConfig, command: str) -> "Dataset":
     from elastic_nas.data.dataset import load_dataset
 
     try:
-        data = load_dataset(config.data, config.seed, config.statistics, first=True)
-    except (UnknownName, DataError) as error:
-        raise type(error)(f"{error}\n{_moved(str(run.path), command)}") from error
+        data = load_dataset(config.data, config.seed, config.statistics, first=run.labels)
+    except UnknownName as error:
+        raise UnknownName(
+            f"{error}\n{run.path} has no record of its images, as runs of version 0.1.0: put them "
+            f"back at {config.data.source}, or train anew."
+        ) from error
     _check_labels(run, data, config)
     if not _weights_tell(run):
         say(

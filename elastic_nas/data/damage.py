@@ -61,7 +61,8 @@ def too_many(told: Collection[str], images: int, name: str, rule: Rule) -> DataE
         why, way = f"more than the {MOST_DAMAGED:.0%} that are done without", ""
     return DataError(
         f"{len(told):,} of {images:,} {name} images cannot be read, {why}: {listed(told)}. Put "
-        f"sound copies in their places{way}; a training goes on with --resume."
+        f"sound copies in their places{way}; a training goes on with --resume (where these are "
+        "others than it was begun with, as in a new shard: --set data.missing=accept)."
     )
 
 

@@ -85,7 +85,11 @@ class Dataset:
 
 
 def load_dataset(
-    source: str | DataConfig, seed: int = 0, statistics: str = "data", *, first: bool = False
+    source: str | DataConfig,
+    seed: int = 0,
+    statistics: str = "data",
+    *,
+    first: tuple[str, ...] = (),
 ) -> Dataset:
     """The data set that `source` names, split the same way on every machine.
 
@@ -105,7 +109,7 @@ def load_dataset(
         seed: Of the split.
         statistics: Images are normalised by those of the training images (``data``), or by
             ImageNet's (``imagenet``).
-        first: As version 0.1.0 found and split them, for runs that it made.
+        first: Classes of a run of version 0.1.0, for which images are found and split as it did.
 
     Raises:
         UnknownName: There is no such folder or data set.
@@ -115,7 +119,7 @@ def load_dataset(
     data = DataConfig().model_copy(update={"source": source}) if isinstance(source, str) else source
     if first:
         data = asked_then(data)
-    found = as_then(find_source(data)) if first else find_source(data)
+    found = as_then(find_source(data, first)) if first else find_source(data)
     if found.left_out:
         progress.say(f"Left out of {found.place}: {told(found.left_out)}.")
     photographs = data.source != DIGITS
@@ -197,6 +201,8 @@ def load_begun(data: DataConfig, seed: int, origin: DataRecord, place: str) -> D
         ElasticNasError: See `load_dataset`.
     """
     found = find_source(known_reading(data, origin, place), origin.classes)
+    if found.left_out:
+        progress.say(f"Left out of {found.place}: {told(found.left_out)}.")
     without = "train without --init"
     check_same_classes(origin.classes, found.classes, place, found.place, without)
     shares = SHARES_DIGITS if data.source == DIGITS else SHARES_ALONE

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from elastic_nas.config import DataConfig
 from elastic_nas.data.checked import check_files
-from elastic_nas.data.class_names import alike
+from elastic_nas.data.class_names import alike, check_class_names
 from elastic_nas.data.formats import SUFFIXES
 from elastic_nas.data.layout import ALL, parts_of
-from elastic_nas.data.listing import listed, unlisted
+from elastic_nas.data.listing import folder_names, listed, unlisted
 from elastic_nas.data.passed_over import by_name, ending, told
 from elastic_nas.data.place import HUB, local_path
 from elastic_nas.data.split import Source
@@ -67,6 +67,7 @@ def find_folder(data: DataConfig, known: tuple[str, ...] = ()) -> Source:
     found = {part: finder.images_in(part, paths) for part, paths in folders.items()}
     if not known:
         _check_classes(root, found)
+        check_class_names(sorted({n for part in found.values() for n in part.classes}), str(root))
     classes = tuple(sorted({name for part in found.values() for name in part.classes}))
     files = {name: part.names for name, part in found.items()}
     checked = check_files(root, files, data, tied=bool(known))
@@ -182,8 +183,9 @@ class _Finder:
         seen.add(real)
         if len(folder.parts) - len(self.root.parts) > MOST_DEPTH:
             raise DataError(f"{str(folder)!r} lies more than {MOST_DEPTH} folders deep.")
+        folders = folder_names(folder)
         for path in self.entries(folder):
-            if path.is_dir():
+            if path.name in folders:
                 yield from self._images(path, seen)
             elif path.suffix.lower() in SUFFIXES:  # even a dead link: that is damage
                 yield path

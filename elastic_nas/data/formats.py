@@ -3,19 +3,24 @@
 from functools import cache
 from importlib.util import find_spec
 
+from PIL import features
+
+AVIF = "avif" in features.get_supported()
+"""Whether this Pillow reads AVIF."""
+
 HEIF = find_spec("pillow_heif") is not None
 """Whether Pillow's plug-in for photographs of iPhones is installed (pillow-heif)."""
 
 SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif",
-    ".tiff", ".gif", ".avif", ".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c", ".ppm", ".pgm",
-    ".pbm", ".pnm", *((".heic", ".heif", ".hif") if HEIF else ()),
+    ".tiff", ".gif", ".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c", ".ppm", ".pgm",
+    ".pbm", ".pnm", *((".avif",) if AVIF else ()), *((".heic", ".heif", ".hif") if HEIF else ()),
 })  # fmt: skip
 """Endings, in lower case, of the files that count as images."""
 
 FORMATS = (
-    "JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM",
-    *(("HEIF",) if HEIF else ()),
+    "JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "JPEG2000", "PPM",
+    *(("AVIF",) if AVIF else ()), *(("HEIF",) if HEIF else ()),
 )  # fmt: skip
 """Pillow's names of the formats that are read, whatever a file is called; others of its parsers
 start programs (EPS) or are hardly ever needed."""

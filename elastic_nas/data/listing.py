@@ -35,7 +35,27 @@ def unlisted(folder: Path, error: OSError) -> DataError:
 
 def folders_in(folder: Path) -> list[Path]:
     """The folders in a folder that are not passed over by name, sorted."""
-    return [path for path in listed(folder) if not by_name(path.name) and path.is_dir()]
+    return [folder / name for name in sorted(folder_names(folder)) if not by_name(name)]
+
+
+def folder_names(folder: Path) -> set[str]:
+    """Names of the folders in a folder, and of links to some.
+
+    Raises:
+        DataError: It cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if _is_folder(entry)}
+    except OSError as error:
+        raise unlisted(folder, error) from error
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle
+        return False
 
 
 def has_images(folder: Path) -> bool:

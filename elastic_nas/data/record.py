@@ -49,7 +49,7 @@ class Head(Strict):
         preprocess: How images are resized and normalised, see `preprocess.Preprocess`.
         flip: Whether a horizontally flipped image keeps its label.
         typical_size: Median shorter side of the training images, in pixels.
-        bits: See `images.Reading`; what was found in the files counts as given.
+        bits: See `pixels.Reading`; what was found in the files counts as given.
         bands: Likewise.
         left_out: What was passed over: numbers by kind.
         copies: Equal pictures: numbers by what was done with them.
@@ -87,7 +87,7 @@ class Head(Strict):
 
 @dataclass(frozen=True, eq=False)
 class DataRecord:
-    """All images that a run was given, in the order of its splits.
+    """All images that a run was given, in the order of its parts.
 
     Attributes:
         head: What the data set is.
