@@ -22,7 +22,7 @@ from elastic_nas.data.class_names import has_control_characters
 from elastic_nas.data.labels import MOST_NAME
 from elastic_nas.data.place import local_path, name_of
 from elastic_nas.data.remote import Cache
-from elastic_nas.data.shard_layout import shards_in
+from elastic_nas.data.shard_layout import MOST_SHARDS, shards_in
 from elastic_nas.data.shards import LocalShard, RemoteShard, Shard
 from elastic_nas.data.web import check_url
 from elastic_nas.errors import ConfigError, DataError, UnknownName
@@ -34,9 +34,6 @@ from elastic_nas.yaml_file import read_yaml
 KEYS = (*PARTS, "classes", "cache_gb")
 
 GIGABYTE = 10**9
-
-MOST_SHARDS = 100_000
-"""Of a source, all parts together."""
 
 MOST_LISTED = 1000
 """Times that one pattern with ``*`` lists a folder."""
