@@ -124,8 +124,9 @@ def noise(bands):
 
 def near_infrared(extra=None):
     """A TIFF file of four bands, of which the last is opacity where `extra` is 1 or 2."""
-    image = Image.fromarray(noise(4), "RGBA")
-    content = packed(image, "TIFF")
+    pixels = noise(4)
+    pixels[0, 0, 3] = 255  # else no pixel would be opaque
+    content = packed(Image.fromarray(pixels, "RGBA"), "TIFF")
     at = content.index(struct.pack("<HHI", 338, 3, 1))
     if extra is None:  # another tag, which nothing reads
         return content[:at] + struct.pack("<H", 340) + content[at + 2 :]
@@ -275,3 +276,30 @@ def test_opacity_of_1_everywhere_is_asked_for():
     pixels = noise(4)
     pixels[..., 3] = 1
     assert examine(packed(Image.fromarray(pixels, "RGBA"), "PNG")).open == "bands"
+
+
+def test_the_options_of_two_ranges_are_obeyed():
+    pairs = [("", 4000)] * 5 + [("", 60000)] * 5
+    assert settled(pairs, Reading(bits=16), "set") == Reading(bits=16)
+
+
+def test_values_with_an_offset_are_asked_for_unless_the_set_is_wider():
+    values = np.linspace(32568, 32968, 64).astype(np.uint16)[None].repeat(8, 0)
+    content = packed(Image.fromarray(values), "PNG")
+    with pytest.raises(DataError, match=r"in a narrow range, up to 32,968.*data\.bits=16"):
+        read_image("x", content)
+    pair = (examine(content).open, examine(content).peak)
+    with pytest.raises(DataError, match="3 images of 'set' have values in a narrow range"):
+        settled([pair] * 3, Reading(), "set")
+    assert settled([pair, ("", 65535)], Reading(), "set") == Reading(bits=16)
+    assert levels(content, Reading(bits=16)).tolist() == [127, 128]
+    flat = packed(Image.fromarray(np.full((4, 4), 65535, np.uint16)), "PNG")
+    assert levels(flat, Reading()).tolist() == [255]
+
+
+def test_a_band_that_is_nowhere_opaque_is_asked_for():
+    pixels = noise(4)
+    pixels[..., 3] = pixels[..., 3] // 2
+    assert examine(packed(Image.fromarray(pixels, "RGBA"), "PNG")).open == "bands"
+    pixels[0, 0, 3] = 255
+    assert examine(packed(Image.fromarray(pixels, "RGBA"), "PNG")).open == ""

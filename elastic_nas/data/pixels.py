@@ -10,12 +10,10 @@ from PIL import Image
 
 from elastic_nas.errors import DataError
 
-BITS, COLOUR, VALUES, BANDS = "bits", "colour", "values", "bands"
-"""What may be open: the range of 16-bit pixels, grey or in colour, that of 32-bit ones, and what a
-fourth band is."""
-
-SEEN = 16
-"""Opacity of 255 below which a picture is as good as white."""
+BITS, COLOUR, NARROW = "bits", "colour", "a narrow range"
+VALUES, BANDS = "values", "bands"
+"""What may be open: the range of 16-bit pixels, grey, in colour or with an offset, that of 32-bit
+ones, and what a fourth band is."""
 
 _HALF = 1 << 15
 """From this value on, 16-bit pixels use all of their bits."""
@@ -76,6 +74,11 @@ def _question(kind: str, peak: int, have: str) -> str:
             f"{have} 16 bits a channel in colour, of which the upper half is not used. Save 8 bits "
             "a channel; or, if dark is what they are: --set data.bits=16"
         )
+    if kind == NARROW:
+        return (
+            f"{have} values in a narrow range, up to {peak:,}, as with an offset: few of 256 "
+            "levels would be left. Save 8 bits a pixel; or, if they are so flat: --set data.bits=16"
+        )
     fits = next(bits for bits in (8, 10, 12, 14, 16, 32) if peak < 1 << bits)
     if fits == 32:
         return f"{have} values up to {peak:,}, more than 16 bits hold; save 8 bits a pixel"
@@ -106,21 +109,22 @@ def settled(found: Iterable[tuple[str, int]], reading: Reading, place: str) -> R
         if kind:
             counts[kind] = counts.get(kind, 0) + 1
             peaks[kind] = max(peaks.get(kind, 0), peak)
-        if kind in ("", BITS, COLOUR):
+        if kind in ("", BITS, COLOUR, NARROW):
             highest = max(highest, peak)
             deep, dark = deep + (peak > 0), dark + (0 < peak < DARK)
-    if highest >= _HALF and dark > MOST_DARK * deep:
+    if reading.bits is None and highest >= _HALF and dark > MOST_DARK * deep:
         raise DataError(
             f"of {deep:,} images of 16 bits in {place!r} {dark:,} have no value from {DARK:,} on, "
             "and others use all bits: their white may not be the same. If they are really that "
             "dark: --set data.bits=16; else bring all to one range, or to 8 bits."
         )
-    for kind in (BANDS, VALUES, BITS, COLOUR):
-        if kind in counts and not (kind in (BITS, COLOUR) and highest >= _HALF):
+    wide = highest >= _HALF and counts.get(NARROW, 0) < deep
+    for kind in (BANDS, VALUES, BITS, COLOUR, NARROW):
+        if kind in counts and not (kind in (BITS, COLOUR, NARROW) and wide):
             what = "image" if counts[kind] == 1 else "images"
             have = f"{counts[kind]:,} {what} of {place!r} {'has' if what == 'image' else 'have'}"
             raise DataError(f"{_question(kind, peaks[kind], have)}.")
-    if BITS in counts or COLOUR in counts:
+    if counts:
         return Reading(16, reading.bands)
     return reading
 
@@ -160,6 +164,8 @@ def _from_deep(image: Image.Image, reading: Reading) -> tuple[Image.Image, int]:
     if not known:
         if wide or peak < _HALF:
             raise Open(VALUES if wide else BITS, peak)
+        if least > DARK and 0 < peak - least < DARK:
+            raise Open(NARROW, peak)
         known = [16]
     white = (1 << min(known)) - 1
     if peak > white:
@@ -247,7 +253,7 @@ def _is_unnamed(image: Image.Image) -> bool:
 
 
 def _hides_all(image: Image.Image) -> bool:
-    """Whether hardly anything would be seen of a picture, as where opacity is 0 or 1 everywhere."""
+    """Whether no pixel of a picture is opaque, as where the band is something else, or all 0."""
     extrema: Any = image.getextrema()
     *colours, (_, most) = extrema
-    return most < SEEN and any(high > 0 for _, high in colours)
+    return most < 255 and any(high > 0 for _, high in colours)
