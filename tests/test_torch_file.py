@@ -384,7 +384,9 @@ def test_long_pickles_are_refused(place, little_memory):
 PICKLE = records()[pickle_of()]
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")
 @given(st.lists(st.tuples(st.integers(0, len(PICKLE) - 1), st.integers(0, 255)), max_size=8))
+@example([(169, 92)])
 @settings(max_examples=500, deadline=None)
 def test_no_pickle_does_more_than_raise_value_errors(changes):
     content = bytearray(PICKLE)
