@@ -20,6 +20,8 @@ ElasticNasError
 └── ExportMismatch         the exported file does not compute what the child computes
 """
 
+from collections.abc import Sequence
+
 MOST_CHARACTERS = 2000
 """Of a message: what a person reads, whatever names and contents it quotes."""
 
@@ -134,3 +136,9 @@ class ExportMismatch(ElasticNasError):
 
 class TrainingDiverged(ElasticNasError):
     """The loss is no number any more."""
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """``'a', 'b', 'c', and 4 more``: the first names, then how many more there are."""
+    more = [f"and {len(names) - most:,} more"] if len(names) > most else []
+    return ", ".join([*map(repr, names[:most]), *more])

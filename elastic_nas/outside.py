@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from collections import Counter
+from hashlib import sha256
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,6 +119,23 @@ def read_text(
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as reason:
         raise error(f"{path} is no text file (UTF-8).") from reason
+
+
+def sealed(content: bytes) -> bytes:
+    """A content behind a line with its SHA-256, by which `unsealed` notices damage."""
+    return sha256(content).hexdigest().encode() + b"\n" + content
+
+
+def unsealed(content: bytes) -> bytes:
+    """What `sealed` was given.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    digest, _, rest = content.partition(b"\n")
+    if sha256(rest).hexdigest().encode() != digest:
+        raise ValueError("it is damaged")
+    return rest
 
 
 def read_json(

@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from elastic_nas.budgets import format_duration
+from elastic_nas.data.duplicates import KEPT
 from elastic_nas.data.record import read_record
 from elastic_nas.errors import RunFolderError
 from elastic_nas.export.manifest import MOST_BYTES, Hash, Ms, Name, Share
@@ -80,7 +81,8 @@ def _caption(run: RunFolder) -> str:
         return ""
     record = read_record(run.images)
     sides = f"{', '.join(f'{n:,} {side}' for side, n in record.counts.items())} images"
-    kinds = {**record.head.left_out, **record.head.copies}
+    equal = sum(n for kind, n in record.head.copies.items() if not kind.endswith(KEPT))
+    kinds = {**record.head.left_out, "equal pictures": equal}
     most = sorted((kind for kind in kinds if kinds[kind]), key=lambda kind: -kinds[kind])
     told = [
         f"{kind.replace('_', ' ')[:MOST_LETTERS]} {kinds[kind]:,}" for kind in most[:MOST_KINDS]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from elastic_nas.config import DataConfig
 from elastic_nas.data.identity import split_up
-from elastic_nas.errors import ConfigError, DataError
+from elastic_nas.errors import ConfigError, DataError, some
 from elastic_nas.export.artefact import Contents, label_lines
 from elastic_nas.export.known_images import SEEN_WIDTH, KnownImages
 from elastic_nas.export.manifest import Manifest
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 MOST_LOST = 0.01
 """Part of the test images that may be missing."""
-TOLD = 10
-"""Classes that are named."""
 
 
 @dataclass(frozen=True)
@@ -232,13 +230,8 @@ def _check_classes(contents: Contents, classes: tuple[str, ...], source: str) ->
     how = "the same in another order" if same else "others"
     raise ConfigError(
         f"the classes of {source!r} are {how} than those of labels.txt.\n"
-        f"  labels.txt ({len(labels):,}): {_some(labels)}\n"
-        f"  {source} ({len(classes):,}): {_some(classes)}\n"
+        f"  labels.txt ({len(labels):,}): {some(labels, 10)}\n"
+        f"  {source} ({len(classes):,}): {some(classes, 10)}\n"
         "Its answers would be held against wrong names: name images of the classes that the child "
         "was made for with --data."
     )
-
-
-def _some(names: tuple[str, ...] | list[str]) -> str:
-    more = [f"and {len(names) - TOLD:,} more"] if len(names) > TOLD else []
-    return ", ".join([*map(repr, names[:TOLD]), *more])

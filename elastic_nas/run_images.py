@@ -1,5 +1,6 @@
 """The images of a run: those that it was trained with, wherever they lie now."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,7 @@ def record_bytes(run: RunFolder) -> bytes:
     Raises:
         RunFolderError: It cannot be read, or is damaged, or tells of other classes than the run.
     """
-    if not run.images.is_file():
+    if not os.path.lexists(run.images):
         return b""
     from elastic_nas.data.record import MOST_BYTES
     from elastic_nas.outside import read_bytes

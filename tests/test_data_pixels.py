@@ -12,7 +12,7 @@ from PIL import Image
 
 from elastic_nas.data.images import examine, read_image
 from elastic_nas.data.pixels import Reading, settled
-from elastic_nas.data.whole import _gif_is_short
+from elastic_nas.data.whole import _gif_is_short, _lzw_pixels
 from elastic_nas.errors import DataError
 
 
@@ -303,3 +303,8 @@ def test_a_band_that_is_nowhere_opaque_is_asked_for():
     assert examine(packed(Image.fromarray(pixels, "RGBA"), "PNG")).open == "bands"
     pixels[0, 0, 3] = 255
     assert examine(packed(Image.fromarray(pixels, "RGBA"), "PNG")).open == ""
+
+
+def test_codes_of_a_gif_that_stand_for_nothing_are_not_followed_without_end():
+    clears = sum(256 << 9 * place for place in range(8)).to_bytes(9, "little")
+    assert _lzw_pixels(clears * 5_000_000, 8, 100) == 0

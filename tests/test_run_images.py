@@ -446,3 +446,17 @@ def test_a_training_that_begins_with_other_classes_leads_on(case):
 def test_names_in_another_unicode_form_are_told_apart(tmp_path):
     with pytest.raises(ConfigError, match=r"'caf\\xe9' is spelt 'cafe\\u0301' now"):
         check_same_classes(("caf\u00e9", "x"), ("cafe\u0301", "x"), "run", "here")
+
+
+def test_a_record_that_is_no_file_is_no_old_run(case):
+    record = case.run / "images.safetensors"
+    record.unlink()
+    record.mkdir()
+    assert "images.safetensors: it is a folder" in case.refused()
+
+
+def test_a_training_that_begins_with_a_run_keeps_the_rules_for_its_own_images(case):
+    for number in range(9):
+        (case.pets / "dog" / f"empty-{number}.png").touch()
+    words = ("train", "--data", case.pets, "--space", SPACE, "--init", case.run, *FAST)
+    assert "9 of 51 images" in refused(*words, "--out", case.folder / "x")

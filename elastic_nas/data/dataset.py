@@ -119,14 +119,9 @@ def load_dataset(
     data = DataConfig().model_copy(update={"source": source}) if isinstance(source, str) else source
     if first:
         data = asked_then(data)
-    found = as_then(find_source(data, first)) if first else find_source(data)
-    if found.left_out:
-        progress.say(f"Left out of {found.place}: {told(found.left_out)}.")
+    found = as_then(find_source(data, first, tied=False)) if first else find_source(data)
+    splits, copies = _drawn(found, data, seed)
     photographs = data.source != DIGITS
-    _say_unchecked(found)
-    copies = sort_out(found, data.duplicates)
-    copies.tell()
-    splits = _splits(found, seed, SHARES_ALONE if photographs else SHARES_DIGITS, copies.parts)
     sample = SAMPLE if photographs else len(splits["train"])
     mean, std, typical_size = statistics_of(splits["train"], sample, data.damaged)
     if statistics == "imagenet":
@@ -138,9 +133,20 @@ def load_dataset(
         "preprocess": Preprocess(mean, std, crop).describe(),
         "flip": photographs,
         "typical_size": typical_size,
-        "copies": dict(copies.counts),
+        "copies": copies,
     }
     return dataset_of(recorded(found, splits, facts), splits, data.damaged)
+
+
+def _drawn(source: Source, data: DataConfig, seed: int) -> tuple[dict[str, Split], dict[str, int]]:
+    """The splits of a source, and its equal pictures by kind; tells what is left out of it."""
+    if source.left_out:
+        progress.say(f"Left out of {source.place}: {told(source.left_out)}.")
+    _say_unchecked(source)
+    copies = sort_out(source, data.duplicates)
+    copies.tell()
+    alone = SHARES_DIGITS if data.source == DIGITS else SHARES_ALONE
+    return _splits(source, seed, alone, copies.parts), dict(copies.counts)
 
 
 def _say_unchecked(source: Source) -> None:
@@ -200,23 +206,13 @@ def load_begun(data: DataConfig, seed: int, origin: DataRecord, place: str) -> D
         ConfigError: They are of other classes; or see `sides.kept_on_sides`.
         ElasticNasError: See `load_dataset`.
     """
-    found = find_source(known_reading(data, origin, place), origin.classes)
-    if found.left_out:
-        progress.say(f"Left out of {found.place}: {told(found.left_out)}.")
+    found = find_source(known_reading(data, origin, place))
     without = "train without --init"
     check_same_classes(origin.classes, found.classes, place, found.place, without)
-    shares = SHARES_DIGITS if data.source == DIGITS else SHARES_ALONE
-    _say_unchecked(found)
-    copies = sort_out(found, data.duplicates)
-    copies.tell()
-    drawn, accept = _splits(found, seed, shares, copies.parts), data.missing == "accept"
-    splits = kept_on_sides(origin, found, drawn, place, accept=accept)
+    drawn, copies = _drawn(found, data, seed)
+    splits = kept_on_sides(origin, found, drawn, place, accept=data.missing == "accept")
     same = {"statistics", "preprocess", "flip", "typical_size"}
-    facts = {
-        "seed": seed,
-        "copies": dict(copies.counts),
-        **origin.head.model_dump(include=same),
-    }
+    facts = {"seed": seed, "copies": copies, **origin.head.model_dump(include=same)}
     return dataset_of(recorded(found, splits, facts), splits, data.damaged)
 
 
@@ -268,22 +264,25 @@ def _text(name: str) -> str:
     return name.encode(errors="replace").decode()
 
 
-def find_source(data: DataConfig, known: tuple[str, ...] = ()) -> Source:
+def find_source(
+    data: DataConfig, known: tuple[str, ...] = (), *, tied: bool | None = None
+) -> Source:
     """The labelled images that a section names, as they lie there.
 
     Args:
         data: Which images, and how they are read.
-        known: Classes of a run or an export that they are held against. What is wrong with single
-            images then only leaves them out, and a class may have none: whether too much is
-            missing is judged by what the run knows.
+        known: Classes of a run or an export that they are held against; any of them may have none.
+        tied: Whether what is wrong with single images only leaves them out, as the run knows which
+            it needs; by default where there are known classes.
 
     Raises:
         ElasticNasError: See `load_dataset`.
     """
     if data.source == DIGITS:
         return _digits()
-    tied = bool(known)
-    found = find_on_hub(data, tied=tied) or find_shards(data, tied=tied) or find_folder(data, known)
+    tied = bool(known) if tied is None else tied
+    found = find_on_hub(data, tied=tied) or find_shards(data, tied=tied)
+    found = found or find_folder(data, known, tied=tied)
     if not known:
         _check_classes(found)
     return found

@@ -13,6 +13,9 @@ from elastic_nas.data.split import Part, Source
 TOLD = 5
 """Groups of equal pictures in two classes that are named."""
 
+KEPT = "kept"
+"""What is done with copies that do no harm, or all where they are to stay."""
+
 LAST = ("all", "train", "val", "test")
 """Parts; a picture in several of them stays in the last."""
 
@@ -85,7 +88,7 @@ class _Sorter:
 
     def sorted(self, drop: bool) -> Sorted:
         """See `sort_out`."""
-        done = "left out" if drop else "kept"
+        done = "left out" if drop else KEPT
         kinds: list[tuple[str, str, NDArray[np.bool_]]] = []
         torn = self._differs(self.labels)
         kinds.append(("in two classes", done, torn))
@@ -98,7 +101,7 @@ class _Sorter:
                 kinds.append((f"in {name} and {other}", what, moved & here & there))
         stays = ~(torn | moved)
         again = stays & self._again(stays)
-        kinds.append(("copies in one part and class", "kept", again))
+        kinds.append(("copies in one part and class", KEPT, again))
         found = [(kind, what, rows) for kind, what, rows in kinds if rows.any()]
         return Sorted(
             self._usable(stays, again) if drop else self._all(),

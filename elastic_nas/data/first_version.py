@@ -23,12 +23,13 @@ PARTS = {"train": "train", "test": "test", "val": "val", "valid": "val", "valida
 
 
 def asked_then(data: DataConfig) -> DataConfig:
-    """The section that finds what that version found: parts by fewer names, copies as they are.
+    """The section that finds what that version found: parts by fewer names, copies as they are,
+    and no damaged images, without which the rest would be split otherwise.
 
     Raises:
         DataError: The folder cannot be listed.
     """
-    same = data.model_copy(update={"duplicates": "keep"})
+    same = data.model_copy(update={"duplicates": "keep", "damaged": "stop"})
     root = Path(data.source).expanduser()
     if data.parts != "auto" or not root.is_dir() or any(root.glob("*.tar")):
         return same

@@ -42,12 +42,13 @@ class Found:
     labels: tuple[int, ...]
 
 
-def find_folder(data: DataConfig, known: tuple[str, ...] = ()) -> Source:
+def find_folder(data: DataConfig, known: tuple[str, ...] = (), *, tied: bool = False) -> Source:
     """The images of a folder: under ``all``, or under ``train``, ``val`` and ``test``.
 
     Args:
         data: Which folder, and how it is read.
         known: See `dataset.find_source`.
+        tied: Likewise.
 
     Raises:
         UnknownName: There is no such folder.
@@ -70,7 +71,7 @@ def find_folder(data: DataConfig, known: tuple[str, ...] = ()) -> Source:
         check_class_names(sorted({n for part in found.values() for n in part.classes}), str(root))
     classes = tuple(sorted({name for part in found.values() for name in part.classes}))
     files = {name: part.names for name, part in found.items()}
-    checked = check_files(root, files, data, tied=bool(known))
+    checked = check_files(root, files, data, tied=tied)
     parts = {name: checked.part(part.names, _among(classes, part)) for name, part in found.items()}
     left_out = {**finder.left_out, **checked.left_out}
     return Source(root.resolve().name, str(root), classes, parts, left_out, checked.reading)

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
 
 from elastic_nas import progress
 from elastic_nas.config import DataConfig
+from elastic_nas.data.class_names import alike
 from elastic_nas.data.damage import allowed
 from elastic_nas.data.hub_images import HubImages, JoinedImages, known_by, words
 from elastic_nas.data.hub_parts import ALONE, chosen_parts, some
@@ -212,10 +212,8 @@ def _classes(source: str, pieces: Sequence[_Piece]) -> tuple[str, ...]:
 def _nearly(name: str, names: Sequence[str]) -> str:
     """Where one of the names differs by little from this one: what the difference is."""
     for other in names:
-        if normalize("NFC", other) == normalize("NFC", name):
-            return f" {name!a} and {other!a} differ only by how a character is stored."
-        if normalize("NFC", other).casefold() == normalize("NFC", name).casefold():
-            return f" {name!r} and {other!r} differ only by upper and lower case."
+        if alike(other) == alike(name):
+            return f" {name!a} and {other!a} differ only by case or by how Unicode spells them."
     return ""
 
 

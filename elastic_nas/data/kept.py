@@ -14,7 +14,7 @@ from elastic_nas.data.identity import WIDTH
 from elastic_nas.data.index import Index
 from elastic_nas.errors import DataError, RunFolderError, printable
 from elastic_nas.files import user_folder, write_atomic
-from elastic_nas.outside import read_bytes
+from elastic_nas.outside import read_bytes, sealed, unsealed
 from elastic_nas.strict import Strict
 
 FORMAT = 3
@@ -89,7 +89,7 @@ def _dumped(index: Index) -> bytes:
     members = index.members.encode(errors="surrogateescape")
     identities = index.identities.tobytes()
     content = b"".join([head.encode(), b"\n", numbers, identities, classes, members])
-    return sha256(content).hexdigest().encode() + b"\n" + content
+    return sealed(content)
 
 
 def _loaded(content: bytes) -> Index:
@@ -98,10 +98,7 @@ def _loaded(content: bytes) -> Index:
     Raises:
         ValueError: It is damaged, or says what cannot be.
     """
-    digest, _, rest = content.partition(b"\n")
-    if sha256(rest).hexdigest().encode() != digest:
-        raise ValueError("it is damaged")
-    line, _, rest = rest.partition(b"\n")
+    line, _, rest = unsealed(content).partition(b"\n")
     head = _Head.model_validate_json(line)
     n, rows = head.images, ROW * head.images
     if len(rest) < rows + head.classes:

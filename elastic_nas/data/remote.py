@@ -210,10 +210,6 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-class _Failed(Exception):
-    """A try failed in a way that the standard library does not notice."""
-
-
 def tried(url: str, attempt: Callable[[], Result]) -> Result:
     """What `attempt` returns, tried again where it fails for a reason that may pass.
 

@@ -19,7 +19,7 @@ from elastic_nas.data.images import Examined
 from elastic_nas.data.pixels import Reading
 from elastic_nas.errors import DataError, RunFolderError
 from elastic_nas.files import user_folder, write_atomic
-from elastic_nas.outside import read_bytes
+from elastic_nas.outside import read_bytes, sealed, unsealed
 
 FORMAT = 1
 """Of such files, and of what reading an image means: another number, and all are looked at anew."""
@@ -121,8 +121,7 @@ def _encoded(seen: Mapping[str, Seen]) -> bytes:
         "peaks": np.array([one.examined.peak for one in found], np.int64),
         "decoded": np.array([one.decoded for one in found], np.uint8),
     }
-    content = save(tensors)
-    return sha256(content).hexdigest().encode() + b"\n" + content
+    return sealed(save(tensors))
 
 
 def _joined(texts: list[str]) -> NDArray[np.uint8]:
@@ -137,10 +136,7 @@ def _decoded(content: bytes) -> dict[str, Seen]:
     """
     from safetensors.numpy import load
 
-    digest, _, rest = content.partition(b"\n")
-    if sha256(rest).hexdigest().encode() != digest:
-        raise ValueError("it is damaged")
-    tensors = load(rest)
+    tensors = load(unsealed(content))
     if {name: array.dtype for name, array in tensors.items()} != _TYPES:
         raise ValueError("it holds other arrays")
     names, opens = (

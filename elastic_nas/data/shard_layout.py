@@ -1,6 +1,5 @@
 """Which tars of a folder are shards of which part: by their names, and never by a silent guess."""
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from elastic_nas.config import PARTS, DataConfig
 from elastic_nas.data.listing import listed
 from elastic_nas.data.part_words import part_of
 from elastic_nas.data.passed_over import by_name, ending
-from elastic_nas.errors import DataError
+from elastic_nas.errors import DataError, some
 
 MOST_SHARDS = 100_000
 """Of a source, all parts together."""
@@ -20,9 +19,6 @@ PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz4")
 
 BESIDE = frozenset({"classes.txt"})
 """Files beside shards that are read."""
-
-TOLD = 4
-"""Shards that are named."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,7 @@ def _parts(
         without = [path for path, part in named.items() if part is None]
         raise DataError(
             f"the names of {len(without):,} of {len(tars):,} tars in {str(root)!r} do not say "
-            f"which part they are of ({_some(without)}). Call them train-000000.tar, "
+            f"which part they are of ({_named(without)}). Call them train-000000.tar, "
             "test-000000.tar and so on, or say it by how their names begin: "
             f"--set data.parts=train:{_word(without[0])},test:...; or take all for one part, which "
             "is split for you: --set data.parts=none"
@@ -105,7 +101,7 @@ def _parts(
     parts = {part: [path for path in tars if named[path] == part] for part in PARTS}
     if not parts["train"]:
         raise DataError(
-            f"{str(root)!r} holds no shards to train on, only {_some(tars)}. Add some, such as "
+            f"{str(root)!r} holds no shards to train on, only {_named(tars)}. Add some, such as "
             "train-000000.tar, or take all for one part, which is split for you: "
             "--set data.parts=none"
         )
@@ -139,7 +135,7 @@ def _no_such(root: Path, tars: list[Path], data: DataConfig, name: str = "") -> 
     name = name or data.given.get("train", [""])[0]
     return (
         f"data.parts={data.parts}: no shard of {str(root)!r} is called {name!r} or begins so. It "
-        f"has {_some(tars)}."
+        f"has {_named(tars)}."
     )
 
 
@@ -148,6 +144,5 @@ def _word(path: Path) -> str:
     return path.stem.rstrip("0123456789").rstrip("-_.") or path.stem
 
 
-def _some(paths: Sequence[Path]) -> str:
-    more = [f"{len(paths) - TOLD:,} more"] if len(paths) > TOLD else []
-    return ", ".join([*(repr(os.fspath(path.name)) for path in paths[:TOLD]), *more])
+def _named(paths: Sequence[Path]) -> str:
+    return some([path.name for path in paths])

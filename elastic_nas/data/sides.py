@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from elastic_nas.data.matching import Indices, numbered
 from elastic_nas.data.record import LEFT_OUT, SIDES, DataRecord
 from elastic_nas.data.split import Source, Split
-from elastic_nas.data.tied import MOST_LOST, some
-from elastic_nas.errors import ConfigError
+from elastic_nas.data.tied import MOST_LOST
+from elastic_nas.errors import ConfigError, some
 from elastic_nas.progress import say
 
 Sides = NDArray[np.uint8]

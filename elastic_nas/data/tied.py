@@ -12,16 +12,13 @@ from elastic_nas.data.identity import split_up
 from elastic_nas.data.matching import Labelled, matched
 from elastic_nas.data.record import LEFT_OUT, SIDES, DataRecord
 from elastic_nas.data.split import Source, Split
-from elastic_nas.errors import ConfigError
+from elastic_nas.errors import ConfigError, some
 
 MOST_LOST = 0.01
 """Part of a side's images that a stage may go on without."""
 
 MOST_RELABELLED = 0.1
 """Of the images that are there, that may lie in another class now."""
-
-TOLD = 3
-"""Images of a kind that are named."""
 
 
 @dataclass(frozen=True)
@@ -233,12 +230,6 @@ def _check_parts(record: DataRecord, source: Source, place: str) -> None:
             f"{words[1]} now. Images that were trained on would be tested with: bring them back as "
             "they were, or train in another folder with --out."
         )
-
-
-def some(names: tuple[str, ...] | list[str], most: int = TOLD) -> str:
-    """The first names, then how many more there are."""
-    more = [f"and {len(names) - most:,} more"] if len(names) > most else []
-    return ", ".join([*map(repr, names[:most]), *more])
 
 
 def check_lost(

@@ -17,6 +17,9 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 
 _STEP = 1 << 20
 
+MOST_IDLE = 1 << 16
+"""Bytes of the codes of a GIF file beyond those that its pixels take at most."""
+
 ROUNDED = 3
 """Brightness of 255 that a flat block may vary by."""
 
@@ -135,7 +138,8 @@ def _gif_is_short(content: bytes) -> bool:
     width, height, flags = struct.unpack("<HHB", content[at + 5 : at + 10])
     at += 10 + _gif_palette(flags)
     packed, _ = _gif_blocks(content, at + 1)
-    return _lzw_pixels(packed, content[at]) < int(width) * int(height)
+    wanted = int(width) * int(height)
+    return _lzw_pixels(packed, content[at], wanted) < wanted
 
 
 def _gif_palette(flags: int) -> int:
@@ -152,12 +156,17 @@ def _gif_blocks(content: bytes, at: int) -> tuple[bytes, int]:
     return b"".join(parts), at + 1
 
 
-def _lzw_pixels(packed: bytes, least: int) -> int:
-    """How many pixels the codes of a GIF file stand for: only lengths are unpacked."""
+def _lzw_pixels(packed: bytes, least: int, most: int) -> int:
+    """How many pixels the codes of a GIF file stand for, as far as `most`: lengths are unpacked.
+
+    Codes that stand for nothing are not followed without end.
+    """
     clear, end = 1 << least, (1 << least) + 1
     lengths: list[int] = []
     pixels, held, bits, width, last = 0, 0, 0, least + 1, 0
-    for byte in packed:
+    for byte in packed[: 4 * most + MOST_IDLE]:
+        if pixels >= most:
+            break
         held |= byte << bits
         bits += 8
         while bits >= width:
